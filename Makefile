@@ -1,0 +1,107 @@
+# Everything one does with this repository. `make run` and `make test` need only Python 3.11 or later, with venv
+# and pip; whatever else is used is pinned by hash in requirements/ and tests/peers/, and installed below this
+# folder. A target does again only what has changed since.
+
+PYTHON ?= python3
+POLICY ?= policies/dev.yaml
+T ?=
+
+BIN := .venv/bin
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
+PEERS_PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 .peers/py/bin/python -m pip --quiet
+UV_VERSION := 0.13.9
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --custom-compile-command "make lock"
+
+# The folders are among them because taking a module away must count as a change too.
+SOURCES := pyproject.toml $(wildcard README.md LICENSE) \
+	$(shell find mcphost sandbox -name __pycache__ -prune -o \( -type d -o -type f \) -print)
+
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: install dev run test check fmt lint types imports cover bench peers lock clean help
+
+install: .venv/.installed ## install the runtime into .venv, with pinned dependencies
+
+run: install ## start the runtime with POLICY (policies/dev.yaml)
+	@exec $(BIN)/mcphost run $(POLICY)
+
+dev: .venv/.dev .venv/.installed ## install what tests and checks need
+
+peers: .peers/.py .peers/.node ## install the servers and clients of others that the tests use
+
+test: dev peers ## run the tests; T='-k word tests/x' chooses
+	$(BIN)/pytest $(T)
+
+check: lint types imports cover ## everything that must pass: lint, format, types, imports, tests with coverage
+
+fmt: dev ## put the code into its form
+	$(BIN)/ruff check --quiet --fix-only .
+	$(BIN)/ruff format .
+
+lint: dev ## look for mistakes and for code out of form
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: dev ## check the types
+	$(BIN)/mypy
+
+imports: dev ## check who imports whom
+	$(BIN)/lint-imports
+
+cover: dev peers ## run the tests and report which lines and branches they reach
+	$(BIN)/coverage erase
+	$(BIN)/coverage run $(BIN)/pytest $(T)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered
+
+bench: dev ## measure
+	$(BIN)/python -m benchmarks
+
+lock: .venv/.created ## choose the newest versions that fit and pin them
+	$(PIP) install uv==$(UV_VERSION)
+	$(COMPILE) --upgrade --extra uvloop -o requirements/runtime.txt pyproject.toml
+	$(COMPILE) --upgrade --extra uvloop --group dev -c requirements/runtime.txt -o requirements/dev.txt pyproject.toml
+	$(COMPILE) --upgrade -o requirements/build.txt requirements/build.in
+	$(COMPILE) --upgrade -o tests/peers/requirements.txt tests/peers/requirements.in
+
+clean: ## remove everything that was made here
+	rm -rf .venv .peers build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .ruff_cache .pytest_cache \
+		.import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+# The stamps.
+
+.venv/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed; name it with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.runtime: requirements/runtime.txt requirements/build.txt | .venv/.created
+	$(PIP) install --require-hashes -r requirements/runtime.txt
+	$(PIP) install --require-hashes -r requirements/build.txt
+	@touch $@
+
+.venv/.installed: .venv/.runtime $(SOURCES)
+	$(PIP) install --no-build-isolation --no-deps --force-reinstall .
+	@touch $@
+
+.venv/.dev: requirements/dev.txt .venv/.runtime
+	$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.peers/.py: tests/peers/requirements.txt
+	$(PYTHON) -m venv .peers/py
+	$(PEERS_PIP) install --require-hashes -r tests/peers/requirements.txt
+	@touch $@
+
+# Node itself comes from the Python index as well, so that its version is pinned and npm need not be there.
+.peers/.node: .peers/.py tests/peers/package.json tests/peers/package-lock.json
+	mkdir -p .peers/node
+	cp tests/peers/package.json tests/peers/package-lock.json tests/peers/.npmrc .peers/node/
+	cd .peers/node && ../py/bin/npm ci --silent --ignore-scripts --no-audit --no-fund
+	@touch $@

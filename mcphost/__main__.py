@@ -1,0 +1,6 @@
+"""`python -m mcphost`."""
+
+from mcphost.cli import main
+
+if __name__ == "__main__":
+    main()

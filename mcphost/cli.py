@@ -1,0 +1,114 @@
+"""The command line: arguments in, exit status out.
+
+Exit status: 0 done, 1 it could not start, 2 wrong usage (click), 78 the policy is wrong (sysexits.h, EX_CONFIG).
+What a command does is imported when it runs, so that `--help` is instant.
+"""
+
+import sys
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import click
+
+import mcphost
+from mcphost.errors import McpHostError, PolicyError
+
+if TYPE_CHECKING:
+    from mcphost.plan import Plan
+
+EX_CONFIG: Final = 78
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(mcphost.__version__, prog_name="mcphost")
+def main() -> None:
+    """Run third-party MCP servers in sandboxes, for many tenants."""
+
+
+@main.command()
+@click.argument("policy", type=click.Path(dir_okay=False))
+def run(policy: str) -> None:
+    """Serve what POLICY says until told to stop (SIGTERM, SIGINT)."""
+    from mcphost.serving import serve  # noqa: PLC0415
+
+    try:
+        serve(policy)
+    except PolicyError as error:
+        _fail(str(error), EX_CONFIG)
+    except (McpHostError, OSError) as error:
+        _fail(str(error), 1)
+
+
+@main.command()
+@click.argument("policy", type=click.Path(dir_okay=False))
+def check(policy: str) -> None:
+    """Validate POLICY and print what would run, starting nothing."""
+    import os  # noqa: PLC0415
+
+    from mcphost.policy import load  # noqa: PLC0415
+    from mcphost.runtime import make_plan, refuse_unenforceable  # noqa: PLC0415
+
+    try:
+        plan = make_plan(load(policy), os.environ)
+    except PolicyError as error:
+        _fail(str(error), EX_CONFIG)
+    click.echo(_described(plan))
+    try:
+        refuse_unenforceable(plan)
+    except McpHostError as error:
+        _fail(str(error), 1)
+    click.echo(f"\n{policy}: ok")
+
+
+@main.group()
+def token() -> None:
+    """Make tokens."""
+
+
+@token.command()
+def new() -> None:
+    """Make a token. Standard output gets the token alone; the entry for the policy goes to standard error."""
+    import secrets  # noqa: PLC0415
+
+    from mcphost.decisions.identity import RANDOM_BYTES, compose_token, digest_of  # noqa: PLC0415
+
+    text = compose_token(secrets.token_bytes(RANDOM_BYTES))
+    click.echo("Give this to the client; it is shown once:", err=True)
+    click.echo(text)
+    click.echo("Put this under `tokens:` of its tenant in the policy:", err=True)
+    click.echo(f'  - {{id: NAME, sha256: "{digest_of(text).hex()}"}}', err=True)
+
+
+def _described(plan: "Plan") -> str:
+    lines = []
+    runtime = plan.policy.runtime
+    lines.append(f"listen   {runtime.listen} (auth: {runtime.auth})")
+    lines.append(f"admin    {runtime.admin or 'none'}")
+    lines.append(f"require  {', '.join(plan.policy.require) or 'nothing'}")
+    for name, server in plan.servers.items():
+        sandbox = server.sandbox
+        limits = sandbox.limits
+        lines.append(f"\nserver {name} (scope: {server.server.scope}, start: {server.server.start})")
+        lines.append(f"  runs   {' '.join(sandbox.argv)}")
+        lines.append(f"  env    {', '.join(key for key, _ in sandbox.env)}")
+        for mount in sandbox.mounts:
+            lines.append(f"  {'writes' if mount.writable else 'reads '} {mount.source}")
+        lines.extend(f"  tmpfs  {each.target} ({each.size_bytes} bytes)" for each in sandbox.tmpfs)
+        lines.append(
+            f"  limits memory {limits.memory_bytes} bytes, {limits.pids} processes, "
+            f"{limits.cpu_millis} milli-cpu, {limits.files} files, messages of {server.message_bytes} bytes"
+        )
+        lines.append(f"  call   within {server.timeouts.call:g} s, {server.server.concurrency} at once")
+    for name, tenant in plan.tenants.items():
+        rate = tenant.limits.rate
+        paced = f"{rate.per_second:g}/s, burst {rate.burst}" if rate else "no rate limit"
+        lines.append(f"\ntenant {name} ({paced}, {tenant.limits.concurrency} calls at once)")
+        lines.append(f"  uses   {', '.join(tenant.servers) or 'no server'}")
+        lines.append(f"  allow  {', '.join(tenant.allow) or 'nothing'}")
+        if tenant.deny:
+            lines.append(f"  deny   {', '.join(tenant.deny)}")
+    return "\n".join(lines)
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    click.echo(message, err=True)
+    sys.exit(status)

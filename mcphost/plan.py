@@ -1,0 +1,173 @@
+"""What will run, fully resolved: a checked policy and the programs found for it become plain values.
+
+Pure: nothing is read or started here. `mcphost check` ends with a plan; `mcphost run` goes on from one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from mcphost.decisions.admission import Limits
+from mcphost.decisions.ratelimit import Rate
+from mcphost.decisions.restart import RestartPolicy
+from mcphost.policy import Policy, Program, ResolvedProfile, Secret, Server, interpolate
+from mcphost.policy import Tenant as PolicyTenant
+from mcphost.workers.settings import SHARED, Expectation, Timeouts
+from sandbox import Limits as SandboxLimits
+from sandbox import Mount, SandboxSpec, Tmpfs
+
+# What a program finds in its environment where the policy says nothing else.
+_BASE_ENVIRONMENT: Final = (
+    ("HOME", "/tmp"),  # noqa: S108 - the worker's own tmpfs
+    ("LANG", "C.UTF-8"),
+    ("PYTHONDONTWRITEBYTECODE", "1"),  # what it could write to is read-only
+    ("TMPDIR", "/tmp"),  # noqa: S108
+)
+_BASE_PATH: Final = ("/usr/local/bin", "/usr/bin", "/bin")
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxTemplate:
+    """A server's sandbox, but for what differs between tenants: secrets and the data directory.
+
+    `env` holds templates, so a plan can be printed without a secret in it.
+    """
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    cwd: str
+    mounts: tuple[Mount, ...]
+    tmpfs: tuple[Tmpfs, ...]
+    limits: SandboxLimits
+    syscalls: str
+    require: frozenset[str]
+
+    def fill(self, name: str, secrets: Mapping[str, Secret], data: str | None) -> SandboxSpec:
+        """The spec of one worker. Every secret that `env` names must be there."""
+        return SandboxSpec(
+            name=name,
+            argv=self.argv,
+            env=tuple((key, interpolate(value, secrets).reveal()) for key, value in self.env),
+            cwd=self.cwd,
+            mounts=self.mounts,
+            tmpfs=self.tmpfs,
+            data=data,
+            limits=self.limits,
+            seccomp=self.syscalls,
+            require=self.require,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPlan:
+    """One server as it will run."""
+
+    name: str
+    server: Server
+    sandbox: SandboxTemplate
+    timeouts: Timeouts
+    restart: RestartPolicy
+    expect: Expectation
+    message_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TenantPlan:
+    """One tenant as it will be served; `servers` are those it may use anything of."""
+
+    name: str
+    allow: tuple[str, ...]
+    deny: tuple[str, ...]
+    limits: Limits
+    servers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that will run."""
+
+    policy: Policy
+    servers: Mapping[str, ServerPlan]
+    tenants: Mapping[str, TenantPlan]
+
+
+def compile_plan(policy: Policy, programs: Mapping[str, Program]) -> Plan:
+    """Resolve a policy. `programs` holds what each server's command was found to be."""
+    servers = {name: _server(policy, name, server, programs[name]) for name, server in policy.servers.items()}
+    tenants = {name: _tenant(name, tenant, servers) for name, tenant in policy.tenants.items()}
+    return Plan(policy, servers, tenants)
+
+
+def worker_name(server: str, tenant: str) -> str:
+    """The label of a worker in cgroup names and as its host name; letters, digits and dashes, 63 at most."""
+    text = f"{server}-{tenant}" if tenant != SHARED else server
+    return "".join(char if char.isalnum() else "-" for char in text.lower())[:63].strip("-")
+
+
+def data_directory(state_dir: str | None, tenant: str, server: str) -> str | None:
+    """Where a tenant's worker keeps what outlives it; a shared worker has no such place, for it serves all."""
+    if state_dir is None or tenant == SHARED:
+        return None
+    return f"{state_dir}/data/{tenant}/{server}"
+
+
+def _server(policy: Policy, name: str, server: Server, program: Program) -> ServerPlan:
+    profile = policy.profile(server.profile)
+    settings = server.restart
+    return ServerPlan(
+        name=name,
+        server=server,
+        sandbox=_sandbox(policy, server, profile, program),
+        timeouts=Timeouts(
+            server.timeouts.start, server.timeouts.call, server.timeouts.stop, dict(server.timeouts.tools)
+        ),
+        restart=RestartPolicy(
+            settings.policy, settings.max, settings.window, settings.backoff.initial, settings.backoff.max
+        ),
+        expect=Expectation(frozenset(server.expect.capabilities), frozenset(server.expect.tools)),
+        message_bytes=profile.message_bytes,
+    )
+
+
+def _sandbox(policy: Policy, server: Server, profile: ResolvedProfile, program: Program) -> SandboxTemplate:
+    tmpfs = tuple(Tmpfs(target=path, size_bytes=size) for path, size in profile.tmpfs.items())
+    return SandboxTemplate(
+        argv=program.argv,
+        env=_environment(server, program),
+        cwd=server.cwd or "/",
+        mounts=_mounts(profile, program.read),
+        tmpfs=tmpfs,
+        limits=SandboxLimits(
+            memory_bytes=profile.memory_bytes,
+            pids=profile.pids,
+            cpu_millis=profile.cpu_millis,
+            files=profile.files,
+            file_size_bytes=None,
+        ),
+        syscalls=profile.syscalls,
+        require=frozenset(policy.require),
+    )
+
+
+def _environment(server: Server, program: Program) -> tuple[tuple[str, str], ...]:
+    """What the policy gives, over a small base. Nothing of the runtime's own environment is passed on."""
+    path = ":".join(dict.fromkeys((*program.search, *_BASE_PATH))).replace("$", "$$")
+    return tuple({**dict(_BASE_ENVIRONMENT), "PATH": path, **server.env}.items())
+
+
+def _mounts(profile: ResolvedProfile, read: Sequence[str]) -> tuple[Mount, ...]:
+    """Outer paths before inner ones, so that none hides another."""
+    paths = dict.fromkeys((*profile.read, *read), False) | dict.fromkeys(profile.write, True)
+    return tuple(Mount(source=path, target=path, writable=paths[path]) for path in sorted(paths))
+
+
+def _tenant(name: str, tenant: PolicyTenant, servers: Mapping[str, ServerPlan]) -> TenantPlan:
+    limits = tenant.limits
+    rate = Rate(limits.rate.per_second, limits.burst)
+    return TenantPlan(
+        name=name,
+        allow=tenant.allow,
+        deny=tenant.deny,
+        limits=Limits(rate, limits.concurrency),
+        servers=tuple(server for server in servers if tenant.may_use(server)),
+    )

@@ -1,0 +1,187 @@
+"""`profiles`: how far a worker is confined, in reusable pieces.
+
+A profile says only what differs. What it leaves out comes from the profile it extends, and in the end from
+the values built in here. Settings are inherited key by key; a list, and the map of `tmpfs`, replaces the
+inherited one as a whole.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+
+from mcphost.policy.faults import Fault
+from mcphost.policy.fields import AbsolutePath, Items, Model, PlainName
+from mcphost.policy.units import ByteSize, CpuMillis
+
+_T = TypeVar("_T")
+
+DEFAULT_PROFILE = "default"
+
+# What the sandbox itself puts in place in every worker.
+_OCCUPIED = frozenset({"/", "/proc", "/sys", "/dev"})
+
+_MIN_MEMORY = 16 * 1024 * 1024
+_MIN_FILES = 16
+
+
+def _grantable(path: str) -> str:
+    if path in _OCCUPIED or path.startswith(("/proc/", "/sys/", "/dev/")):
+        raise Fault("cannot be given to a worker; the sandbox makes its own")
+    return path
+
+
+def _no_egress(value: object) -> object:
+    """An empty list means none."""
+    return "none" if value == [] else value
+
+
+GrantedPath = Annotated[AbsolutePath, AfterValidator(_grantable)]
+Egress = Annotated[
+    Literal["none"],
+    BeforeValidator(_no_egress),
+    WithJsonSchema({"enum": ["none", []]}),
+]
+
+
+class FilesystemSettings(Model):
+    """What a worker sees of the host's files. Its own installation is always readable to it."""
+
+    read: Items[GrantedPath] | None = None
+    """Paths that are readable and executable. Built in: /usr."""
+
+    write: Items[GrantedPath] | None = None
+    """Paths that are readable and writable, never executable. Built in: none."""
+
+    tmpfs: Mapping[GrantedPath, Annotated[ByteSize, Field(ge=4096)]] | None = None
+    """Empty directories in memory with their size, one set for each worker. Built in: /tmp of 64Mi."""
+
+    @model_validator(mode="after")
+    def _one_role_per_path(self) -> Self:
+        readable = set(self.read or ())
+        for key, paths in (("write", self.write or ()), ("tmpfs", tuple(self.tmpfs or ()))):
+            for index, path in enumerate(paths):
+                if path in readable:
+                    at = (key, index if key == "write" else path)
+                    raise Fault("is listed under read too; list a path once", at=at)
+            readable.update(paths)
+        return self
+
+
+class NetworkSettings(Model):
+    """What a worker can reach."""
+
+    egress: Egress | None = None
+    """`none`: no network at all. Built in: none."""
+
+
+class ResourceLimits(Model):
+    """The most that one worker can use."""
+
+    cpu: CpuMillis | None = None
+    """CPU time, as cores: 500m is half of one. Built in: 1."""
+
+    memory: Annotated[ByteSize, Field(ge=_MIN_MEMORY)] | None = None
+    """Memory of all the worker's processes together. Built in: 256Mi."""
+
+    pids: Annotated[int, Field(ge=1, le=2**22)] | None = None
+    """Processes and threads. Built in: 64."""
+
+    files: Annotated[int, Field(ge=_MIN_FILES, le=2**20)] | None = None
+    """Open files of each process. Built in: 256."""
+
+    message: Annotated[ByteSize, Field(ge=1024, le=2**30)] | None = None
+    """The longest message that is read from the worker. Built in: 8Mi."""
+
+
+class ResourceSettings(Model):
+    """What a worker may use."""
+
+    limits: ResourceLimits = ResourceLimits()
+    """The most that one worker can use."""
+
+
+class Profile(Model):
+    """One named confinement."""
+
+    extends: PlainName | None = None
+    """The profile whose settings hold where this one says nothing; else the values built in."""
+
+    filesystem: FilesystemSettings = FilesystemSettings()
+    """What a worker sees of the host's files."""
+
+    network: NetworkSettings = NetworkSettings()
+    """What a worker can reach."""
+
+    syscalls: Literal["default"] | None = None
+    """The list of system calls that are let through. Built in: default."""
+
+    resources: ResourceSettings = ResourceSettings()
+    """What a worker may use."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedProfile:
+    """A profile with nothing left open. The values here are those built in."""
+
+    name: str = DEFAULT_PROFILE
+    read: tuple[str, ...] = ("/usr",)
+    write: tuple[str, ...] = ()
+    tmpfs: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({"/tmp": 64 * 1024 * 1024}))  # noqa: S108 - inside the sandbox
+    egress: Literal["none"] = "none"
+    syscalls: Literal["default"] = "default"
+    cpu_millis: int = 1000
+    memory_bytes: int = 256 * 1024 * 1024
+    pids: int = 64
+    files: int = 256
+    message_bytes: int = 8 * 1024 * 1024
+
+
+def resolve_profile(profiles: Mapping[str, Profile], name: str) -> ResolvedProfile:
+    """The profile of this name with everything inherited filled in.
+
+    The names must have been checked: see `lineage`.
+    """
+    resolved = ResolvedProfile(name)
+    for ancestor in reversed(lineage(profiles, name)):
+        if ancestor in profiles:
+            resolved = _overlaid(resolved, profiles[ancestor])
+    return resolved
+
+
+def lineage(profiles: Mapping[str, Profile], name: str) -> tuple[str, ...]:
+    """The profile, the one it extends, and so on.
+
+    Raises:
+        Fault: one of them does not exist, or extends itself in the end.
+    """
+    names = [name]
+    while (profile := profiles.get(names[-1])) is not None and profile.extends is not None:
+        names.append(profile.extends)
+        if profile.extends in names[:-1]:
+            raise Fault("extends itself: " + " -> ".join(names))
+    return tuple(names)
+
+
+def _overlaid(below: ResolvedProfile, profile: Profile) -> ResolvedProfile:
+    """What is below, with what this profile itself says in its place."""
+    files, limits = profile.filesystem, profile.resources.limits
+    return ResolvedProfile(
+        name=below.name,
+        read=_said(files.read, below.read),
+        write=_said(files.write, below.write),
+        tmpfs=below.tmpfs if files.tmpfs is None else MappingProxyType(dict(files.tmpfs)),
+        egress=_said(profile.network.egress, below.egress),
+        syscalls=_said(profile.syscalls, below.syscalls),
+        cpu_millis=_said(limits.cpu, below.cpu_millis),
+        memory_bytes=_said(limits.memory, below.memory_bytes),
+        pids=_said(limits.pids, below.pids),
+        files=_said(limits.files, below.files),
+        message_bytes=_said(limits.message, below.message_bytes),
+    )
+
+
+def _said(own: _T | None, inherited: _T) -> _T:
+    return inherited if own is None else own

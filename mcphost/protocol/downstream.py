@@ -1,0 +1,59 @@
+"""What we say to clients in our own name: handshakes, discovery, progress, and the session rules.
+
+The client side keeps no state of its own besides a legacy session's negotiated revision, so it is a set of
+pure functions rather than a machine.
+"""
+
+from dataclasses import dataclass
+
+from msgspec import Raw
+
+from mcphost.protocol import bridge, jsonrpc, versions
+from mcphost.protocol.jsonrpc import Fields
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """What an endpoint shows of itself."""
+
+    capabilities: dict[str, dict[str, object]]
+    info: Raw
+    instructions: str | None
+
+
+def initialize_result(params: Fields, face: Face) -> tuple[str, Raw]:
+    """The negotiated legacy revision, and the answer to `initialize` (2025-11-25, basic/lifecycle)."""
+    version = versions.negotiate_legacy(jsonrpc.text(params.get("protocolVersion")))
+    members: dict[str, object] = {
+        "protocolVersion": version,
+        "capabilities": face.capabilities,
+        "serverInfo": face.info,
+    }
+    if face.instructions:
+        members["instructions"] = face.instructions
+    return version, jsonrpc.raw(members)
+
+
+def discover_result(face: Face) -> Raw:
+    """The answer to `server/discover` (2026-07-28, server/discover)."""
+    members = {
+        "supportedVersions": jsonrpc.raw([versions.MODERN]),
+        "capabilities": jsonrpc.raw(face.capabilities),
+    }
+    if face.instructions:
+        members["instructions"] = jsonrpc.raw(face.instructions)
+    return jsonrpc.raw(bridge.modern_result("server/discover", members, face.info))
+
+
+def progress(params: Fields, token: Raw) -> bytes:
+    """A server's progress under the client's own token, as a notification without a line break."""
+    renamed = {**params, "progressToken": token}
+    return jsonrpc.one_line(
+        jsonrpc.raw_bytes({"jsonrpc": "2.0", "method": "notifications/progress", "params": renamed})
+    )
+
+
+def progress_token(meta: Fields) -> Raw | None:
+    """The token under which a client wants progress; None if it wants none or gave no valid one."""
+    token = meta.get("progressToken")
+    return token if token is not None and jsonrpc.valid_id(bytes(token)) else None

@@ -1,0 +1,142 @@
+"""Judging one posted message: which era it is, and whether its headers agree with its body.
+
+One ladder for the modern era, first failure wins (2026-07-28, basic/transports/streamable-http, "Server
+Validation", and basic/index, "_meta"): the metadata a request must carry, then the headers that mirror the
+body, then the version. The order matters to clients that probe: a request without metadata is told so
+before it is told anything about versions.
+"""
+
+import base64
+import binascii
+from dataclasses import dataclass
+
+from mcphost.errors import (
+    HEADER_MISMATCH,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    UNSUPPORTED_PROTOCOL_VERSION,
+    DownstreamProtocolError,
+)
+from mcphost.protocol import jsonrpc, versions
+from mcphost.protocol.methods import NAMED
+from mcphost.protocol.versions import Era
+
+META_VERSION = "io.modelcontextprotocol/protocolVersion"
+META_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
+META_CLIENT = "io.modelcontextprotocol/clientInfo"
+META_LOG_LEVEL = "io.modelcontextprotocol/logLevel"
+META_SERVER = "io.modelcontextprotocol/serverInfo"
+META_PREFIX = "io.modelcontextprotocol/"
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """The MCP headers of one HTTP request, None where absent."""
+
+    version: str | None = None
+    method: str | None = None
+    name: str | None = None
+    session: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """One client message, judged. `params` and `meta` are cut apart once, here, and never again."""
+
+    era: Era
+    message: jsonrpc.Message
+    params: jsonrpc.Fields
+    meta: jsonrpc.Fields
+
+    @property
+    def method(self) -> str:
+        """The JSON-RPC method; empty for a response."""
+        return self.message.method
+
+    @property
+    def id(self) -> bytes:
+        """The client's own id as raw JSON; empty for a notification."""
+        return self.message.id
+
+
+def read(body: bytes, headers: Headers) -> Inbound:
+    """Read and judge one POST body.
+
+    Raises:
+        DownstreamProtocolError: with the code and text that the client is to be told. Its attribute
+            `request_id` holds the raw id where one could be read.
+    """
+    try:
+        message = jsonrpc.decode(body)
+    except jsonrpc.Malformed as error:
+        raise DownstreamProtocolError(error.code, str(error)) from None
+    try:
+        return _judge(message, headers)
+    except jsonrpc.Malformed as error:
+        raise _refused(message, error.code, str(error)) from None
+
+
+def _judge(message: jsonrpc.Message, headers: Headers) -> Inbound:
+    era = versions.era_of_header(headers.version)
+    if message.kind in {"result", "error"}:
+        if era == "modern":
+            raise _refused(message, INVALID_REQUEST, "a client must not post responses")
+        return Inbound(era, message, {}, {})
+    params = jsonrpc.fields(message.body)
+    meta = jsonrpc.fields(params["_meta"], "params._meta") if "_meta" in params else {}
+    inbound = Inbound(era, message, params, meta)
+    if message.kind == "request":
+        if era == "modern":
+            _judge_modern(inbound, headers)
+        elif headers.version is None and META_VERSION in meta:
+            raise _refused(message, HEADER_MISMATCH, "the header MCP-Protocol-Version is required")
+    return inbound
+
+
+def _judge_modern(inbound: Inbound, headers: Headers) -> None:
+    version = jsonrpc.text(inbound.meta.get(META_VERSION))
+    if version is None:
+        raise _refused(inbound.message, INVALID_PARAMS, f'params._meta must hold "{META_VERSION}"')
+    capabilities = inbound.meta.get(META_CAPABILITIES)
+    if capabilities is None or not bytes(capabilities).startswith(b"{"):
+        raise _refused(inbound.message, INVALID_PARAMS, f'params._meta must hold "{META_CAPABILITIES}"')
+    _compare(inbound, "MCP-Protocol-Version", headers.version, version)
+    _compare(inbound, "Mcp-Method", headers.method, inbound.method)
+    if inbound.method in NAMED:
+        key = NAMED[inbound.method].key
+        _compare(inbound, "Mcp-Name", _decoded(inbound, headers.name), jsonrpc.text(inbound.params.get(key)))
+    if version != versions.MODERN:
+        raise _refused(
+            inbound.message,
+            UNSUPPORTED_PROTOCOL_VERSION,
+            "unsupported protocol version",
+            {"supported": list(versions.SUPPORTED), "requested": version},
+        )
+
+
+def _compare(inbound: Inbound, header: str, value: str | None, expected: str | None) -> None:
+    if value is None:
+        raise _refused(inbound.message, HEADER_MISMATCH, f"the header {header} is required")
+    if value != expected:
+        raise _refused(inbound.message, HEADER_MISMATCH, f"the header {header} does not match the body")
+
+
+def _decoded(inbound: Inbound, value: str | None) -> str | None:
+    """Undo the base64 form of a header ("Value Encoding"); strict, so that each value has one spelling."""
+    if value is None:
+        return None
+    encoded = value.removeprefix("=?base64?")
+    if encoded == value or not encoded.endswith("?="):
+        return value
+    try:
+        return base64.b64decode(encoded[:-2], validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        raise _refused(inbound.message, HEADER_MISMATCH, "the header Mcp-Name is not valid base64") from None
+
+
+def _refused(
+    message: jsonrpc.Message, code: int, text: str, data: dict[str, object] | None = None
+) -> DownstreamProtocolError:
+    error = DownstreamProtocolError(code, text, data=data)
+    error.request_id = message.id
+    return error

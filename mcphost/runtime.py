@@ -1,0 +1,245 @@
+"""The composition root: builds every object from the piece of the plan it needs, and owns what runs.
+
+Lifetimes nest: the fork server outlives the pool, the pool outlives the front. Leaving the runtime ends
+admission first, then calls under way (after their drain time), then workers, then the fork server.
+"""
+
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, Self
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+import mcphost
+from mcphost.broker import Broker, Caller, Tenant
+from mcphost.decisions.admission import Gate
+from mcphost.decisions.guard import Guard
+from mcphost.decisions.identity import (
+    RANDOM_BYTES,
+    Credential,
+    Principal,
+    Tokens,
+    compose_token,
+    digest_of,
+)
+from mcphost.decisions.permissions import Permissions
+from mcphost.decisions.sessions import Sessions
+from mcphost.errors import NotFound, PolicyInvalid, StartRefused
+from mcphost.plan import Plan, ServerPlan, compile_plan, data_directory, worker_name
+from mcphost.policy import Fault, Policy, Program, Secret, resolve_program, resolve_secrets
+from mcphost.protocol import jsonrpc
+from mcphost.telemetry.metrics import Metrics
+from mcphost.transports.admin import admin_app
+from mcphost.transports.http import Access, Clocks, HttpFront, Receive, Scope, Send
+from mcphost.workers.pool import Pool
+from mcphost.workers.process import Launcher
+from mcphost.workers.settings import SHARED, ServerSettings
+from mcphost.workers.supervisor import Surroundings
+from sandbox import SandboxSpec, probe, unmet
+
+INFO: Final = jsonrpc.raw({"name": "mcphost", "version": mcphost.__version__})
+
+# Where programs are looked for besides the directory of the running Python, if PATH is not set.
+_DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+
+
+@dataclass(frozen=True, slots=True)
+class ShownToken:
+    """A token made at start; `text` is to be shown once and kept nowhere."""
+
+    tenant: str
+    id: str
+    text: Secret
+
+
+def make_plan(policy: Policy, environ: Mapping[str, str]) -> Plan:
+    """Resolve a policy on this machine: look up its programs, compile.
+
+    Raises:
+        PolicyInvalid: a program is not to be had; all are listed.
+    """
+    programs: dict[str, Program] = {}
+    problems = []
+    for name, server in policy.servers.items():
+        granted = policy.profile(server.profile).read
+        try:
+            programs[name] = resolve_program(
+                server.command,
+                server.args,
+                search_path=environ.get("PATH", _DEFAULT_PATH),
+                granted=granted,
+            )
+        except Fault as fault:
+            problems.append(policy.problem(("mcpServers", name), fault))
+    if problems:
+        raise PolicyInvalid(problems)
+    return compile_plan(policy, programs)
+
+
+def refuse_unenforceable(plan: Plan) -> None:
+    """Refuse to start with less isolation than the policy requires.
+
+    Raises:
+        StartRefused: naming each layer, with the kernel's reason.
+    """
+    missing = unmet(probe(), plan.policy.require)
+    if missing:
+        lines = "\n".join(f"  {each.layer}: {each.reason}" for each in missing)
+        raise StartRefused(
+            f"the policy requires isolation that cannot be enforced here:\n{lines}\n"
+            "Provide it, or take the layer out of `require`."
+        )
+
+
+class Runtime(anyio.AsyncContextManagerMixin):
+    """One runtime for one policy; an async context manager that can be entered once."""
+
+    def __init__(self, policy: Policy, *, environ: Mapping[str, str] | None = None) -> None:
+        """`environ` is where `fromEnv` and PATH are read from; the process's own by default."""
+        self._policy = policy
+        self._environ = os.environ if environ is None else environ
+        self._state = "new"
+        self.metrics = Metrics(mcphost.__version__)
+        self.shown_tokens: tuple[ShownToken, ...] = ()
+        self._front: HttpFront
+        self._broker: Broker
+        self.pool: Pool
+
+    def __repr__(self) -> str:
+        return f"<Runtime {self._state}>"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether calls are taken and no worker is at its first start."""
+        return self._state == "running" and self.pool.settled()
+
+    def drain(self) -> None:
+        """Say that no more calls are wanted: `is_ready` is false from now on."""
+        self._state = "draining"
+
+    async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application for MCP clients. Mount it anywhere; it serves `/mcp` and `/servers/{name}/mcp`."""
+        await self._front(scope, receive, send)
+
+    async def call(
+        self, *, tenant: str, server: str, tool: str, arguments: Mapping[str, object] | None = None
+    ) -> dict[str, object]:
+        """Call a tool for a tenant, with all that a client's call is subject to. Gives the tool's result.
+
+        Raises:
+            McpHostError: refused or failed; `ToolCallFailed` carries the JSON-RPC error.
+        """
+        caller = Caller(Principal(tenant, "embedded"), server)
+        if tenant not in self._policy.tenants or not self._broker.serves(caller):
+            raise NotFound(f"the tenant {tenant!r} has no server {server!r}")
+        result = await self._broker.call_tool(caller, tool, jsonrpc.raw(dict(arguments or {})))
+        decoded: dict[str, object] = msgspec.json.decode(result)
+        return decoded
+
+    def admin(self) -> object:
+        """The ASGI application of the admin pages."""
+        return admin_app(self.pool, self.metrics, lambda: self.is_ready)
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncIterator[Self]:
+        """Start; entered once calls can be taken (eager servers may still be getting ready).
+
+        On leaving every worker is stopped and nothing is left of any.
+        """
+        plan = await anyio.to_thread.run_sync(make_plan, self._policy, self._environ)
+        await anyio.to_thread.run_sync(refuse_unenforceable, plan)
+        resolved = resolve_secrets(self._policy, environ=self._environ)
+        credentials = [
+            Credential(
+                each.digest,
+                Principal(each.tenant, each.id),
+                each.expires.timestamp() if each.expires else None,
+            )
+            for each in resolved.credentials
+        ]
+        credentials.extend(self._make_tokens())
+        async with Launcher.open("mcphost") as launcher:
+            around = Surroundings(
+                launcher, self.metrics, INFO, anyio.CapacityLimiter(self._policy.runtime.start_concurrency)
+            )
+            settings = {
+                name: _settings(server, resolved.secrets, self._policy.runtime.state_dir)
+                for name, server in plan.servers.items()
+            }
+            async with Pool(settings, around).open() as self.pool:
+                tenants = {
+                    name: Tenant(name, Permissions(each.allow, each.deny), Gate(each.limits))
+                    for name, each in plan.tenants.items()
+                }
+                self._broker = Broker(self.pool, tenants, info=INFO, metrics=self.metrics)
+                self._front = self._make_front(Tokens(credentials))
+                self.pool.start_eager(_tenants_of(plan))
+                self._state = "running"
+                try:
+                    yield self
+                finally:
+                    self._state = "stopped"
+
+    def _make_tokens(self) -> list[Credential]:
+        """The tokens that the policy wants made at start."""
+        made = []
+        for tenant, settings in self._policy.tenants.items():
+            for token in settings.tokens:
+                if token.generate:
+                    text = compose_token(secrets.token_bytes(RANDOM_BYTES))
+                    self.shown_tokens += (ShownToken(tenant, token.id, Secret(text)),)
+                    made.append(Credential(digest_of(text), Principal(tenant, token.id)))
+        return made
+
+    def _make_front(self, tokens: Tokens) -> HttpFront:
+        settings = self._policy.runtime
+        hosts = [*settings.allowed_hosts, settings.listen.host]
+        origins = list(settings.allowed_origins)
+        if settings.public_url is not None:
+            scheme, _, rest = settings.public_url.partition("://")
+            hosts.append(rest.partition("/")[0])
+            origins.append(f"{scheme}://{rest.partition('/')[0]}")
+        anonymous = None
+        if settings.auth == "none":
+            anonymous = Principal(next(iter(self._policy.tenants)), "anonymous")
+        access = Access(tokens, Guard(hosts=hosts, origins=origins), anonymous, settings.limits.body)
+        sessions = Sessions(per_tenant=settings.limits.sessions, idle_seconds=settings.limits.session_idle)
+        clocks = Clocks(time.time, secrets.token_bytes)  # noqa: TID251 - dates in the policy are wall time
+        return HttpFront(self._broker, access, sessions, clocks=clocks, metrics=self.metrics)
+
+
+def _tenants_of(plan: Plan) -> dict[str, list[str]]:
+    return {
+        server: [tenant.name for tenant in plan.tenants.values() if server in tenant.servers]
+        for server in plan.servers
+    }
+
+
+def _settings(
+    server: ServerPlan, secrets_of: Mapping[str, Mapping[str, Secret]], state_dir: str | None
+) -> ServerSettings:
+    def sandbox(tenant: str) -> SandboxSpec:
+        data = data_directory(state_dir, tenant, server.name)
+        if data is not None:
+            os.makedirs(data, mode=0o700, exist_ok=True)
+        known = secrets_of[tenant] if tenant != SHARED else {}
+        return server.sandbox.fill(worker_name(server.name, tenant), known, data)
+
+    return ServerSettings(
+        name=server.name,
+        scope=server.server.scope,
+        start=server.server.start,
+        era=server.server.era,
+        sandbox=sandbox,
+        timeouts=server.timeouts,
+        restart=server.restart,
+        expect=server.expect,
+        concurrency=server.server.concurrency,
+        message_bytes=server.message_bytes,
+    )

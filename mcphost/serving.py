@@ -1,0 +1,109 @@
+"""`mcphost run`: the runtime behind its own listeners, until a signal ends it."""
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from importlib.util import find_spec
+from socket import socket
+from typing import Final
+
+import anyio
+
+from mcphost.errors import StartRefused
+from mcphost.policy import Address, Policy, load
+from mcphost.runtime import Runtime
+from mcphost.telemetry import logs
+from mcphost.telemetry.logs import logger
+from mcphost.transports.listener import Listener, bind
+
+# Requests to the admin pages are short; none is worth waiting for.
+ADMIN_DRAIN_SECONDS: Final = 1.0
+
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+def serve(path: str) -> None:
+    """Serve a policy until SIGTERM or SIGINT; a second signal cuts short what is still being waited for.
+
+    Raises:
+        PolicyError: the policy is wrong.
+        StartRefused: what it asks for cannot be had here.
+    """
+    policy = load(path)
+    logs.configure(policy.runtime.log.format, policy.runtime.log.level)
+    options = {"use_uvloop": find_spec("uvloop") is not None}
+    with ExitStack() as stack:
+        listening = stack.enter_context(_bound(policy.runtime.listen, "runtime.listen"))
+        admin = None
+        if policy.runtime.admin is not None:
+            admin = stack.enter_context(_bound(policy.runtime.admin, "runtime.admin"))
+        anyio.run(_serve, policy, listening, admin, backend_options=options)
+
+
+@contextmanager
+def _bound(address: Address, key: str) -> Iterator[socket]:
+    try:
+        bound = bind(address.host, address.port)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StartRefused(f"cannot listen on {address}: {reason}; change {key} or free the port") from None
+    with closing(bound):
+        yield bound
+
+
+async def _serve(policy: Policy, listening: socket, admin: socket | None) -> None:
+    with anyio.open_signal_receiver(*_STOP_SIGNALS) as signals:
+        async with Runtime(policy) as runtime, anyio.create_task_group() as outer:
+            if admin is not None:
+                pages = Listener(runtime.admin(), admin, drain_seconds=ADMIN_DRAIN_SECONDS)
+                outer.start_soon(pages.serve)
+            async with anyio.create_task_group() as inner:
+                front = Listener(runtime.asgi, listening, drain_seconds=policy.runtime.drain)
+                inner.start_soon(front.serve)
+                _announce(policy, runtime, front.port)
+                await anext(signals)
+                logger().info("draining", seconds=policy.runtime.drain)
+                runtime.drain()
+                front.stop()
+                inner.start_soon(_hurry, signals, inner.cancel_scope)
+                await front.wait_stopped()
+                inner.cancel_scope.cancel()
+            outer.cancel_scope.cancel()
+    logger().info("stopped")
+
+
+async def _hurry(signals: AsyncIterator[signal.Signals], scope: anyio.CancelScope) -> None:
+    await anext(signals)
+    scope.cancel()
+
+
+def _announce(policy: Policy, runtime: Runtime, port: int) -> None:
+    address = Address(policy.runtime.listen.host, port)
+    base = policy.runtime.public_url or f"http://{address}"
+    logger().info("listening", url=f"{base}/mcp", admin=str(policy.runtime.admin), pid=os.getpid())
+    for shown in runtime.shown_tokens:
+        sys.stdout.write(_welcome(f"{base}/mcp", shown.tenant, shown.text.reveal()))
+    sys.stdout.flush()
+
+
+def _welcome(url: str, tenant: str, token: str) -> str:
+    return f"""
+MCP endpoint   {url}
+Token          {token}
+               for the tenant {tenant!r}; made just now, shown this once, gone when the runtime stops
+
+Try it:
+
+curl -s {url} \\
+  -H 'Authorization: Bearer {token}' \\
+  -H 'Content-Type: application/json' -H 'Accept: application/json, text/event-stream' \\
+  -H 'MCP-Protocol-Version: 2026-07-28' -H 'Mcp-Method: tools/list' \\
+  -d '{{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{{"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{{}}}}}}}}'
+
+In an MCP client:
+
+{{"mcpServers": {{"mcphost": {{"type": "http", "url": "{url}", "headers": {{"Authorization": "Bearer {token}"}}}}}}}}
+
+"""

@@ -1,0 +1,1 @@
+"""What the runtime shows of itself: logs and metrics."""

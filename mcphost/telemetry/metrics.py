@@ -1,0 +1,97 @@
+"""Every metric, declared in one place, with labels that only the policy can make more of.
+
+Tenant and server names come from the policy. A method is one of those known or `other`. A tool is one that
+its server listed at start (at most `MAX_TOOLS` per server) or `other`: never a string that a client chose.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from mcphost.protocol.methods import KNOWN
+
+MAX_TOOLS: Final = 64
+NONE: Final = ""  # label value where a request had no server (or no tenant yet)
+OTHER: Final = "other"
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Metrics:
+    """The counters of one runtime, in a registry of their own so that a process may hold several."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = CollectorRegistry()
+        self._tools: dict[str, frozenset[str]] = {}
+        build = Gauge("mcphost_build_info", "The running version.", ["version"], registry=self.registry)
+        build.labels(version).set(1)
+        self._requests = self._counter(
+            "mcp_requests", "MCP requests answered.", "method", "status", "tenant", "server"
+        )
+        self._tool_seconds = Histogram(
+            "mcp_tool_duration_seconds",
+            "Seconds from the acceptance of a tools/call to its answer.",
+            ["tenant", "server", "tool"],
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._refused = self._counter("mcphost_refused", "HTTP requests refused.", "reason")
+        self._starts = self._counter("mcphost_worker_starts", "Worker starts.", "server", "tenant", "outcome")
+        self._exits = self._counter("mcphost_worker_exits", "Worker exits.", "server", "tenant", "reason")
+        self._oddities = self._counter(
+            "mcphost_worker_oddities",
+            "Messages of workers that were passed over.",
+            "server",
+            "tenant",
+            "what",
+        )
+        self._states = Gauge(
+            "mcphost_worker_state", "1 for the state a worker set is in.", ["server", "tenant", "state"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.sessions = Gauge("mcphost_sessions", "Open legacy sessions.", ["tenant"], registry=self.registry)
+
+    def know_tools(self, server: str, tools: Iterable[str]) -> None:
+        """Tools of a server that may appear as a label from now on."""
+        known = self._tools.get(server, frozenset())
+        self._tools[server] = frozenset(sorted(known | set(tools))[:MAX_TOOLS])
+
+    def request(self, *, method: str, status: str, tenant: str, server: str) -> None:
+        """Count one answered request; `status` is `ok`, `error` or the reason of a refusal or failure."""
+        self._requests.labels(method if method in KNOWN else OTHER, status, tenant, server).inc()
+
+    def tool(self, *, tenant: str, server: str, tool: str, seconds: float) -> None:
+        """Record how long a tool took."""
+        known = tool if tool in self._tools.get(server, ()) else OTHER
+        self._tool_seconds.labels(tenant, server, known).observe(seconds)
+
+    def refused(self, reason: str) -> None:
+        """Count a request that was refused before it became a call."""
+        self._refused.labels(reason).inc()
+
+    def worker_started(self, server: str, tenant: str, outcome: str) -> None:
+        """Count a start: `ready` or the code of what went wrong."""
+        self._starts.labels(server, tenant, outcome).inc()
+
+    def worker_exited(self, server: str, tenant: str, reason: str) -> None:
+        """Count an exit by its reason."""
+        self._exits.labels(server, tenant, reason).inc()
+
+    def oddity(self, server: str, tenant: str, what: str) -> None:
+        """Count a worker's message that was passed over."""
+        self._oddities.labels(server, tenant, what).inc()
+
+    def worker_state(self, server: str, tenant: str, *, old: str, new: str) -> None:
+        """Move a worker set from one state to another."""
+        self._states.labels(server, tenant, old).set(0)
+        self._states.labels(server, tenant, new).set(1)
+
+    def render(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
+        return Counter(name, help_text, labels, registry=self.registry)

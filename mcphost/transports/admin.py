@@ -1,0 +1,64 @@
+"""The operators' pages: health, readiness, metrics, and what is running. No authentication: bind it to loopback."""
+
+from collections.abc import Callable
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from mcphost.telemetry.metrics import CONTENT_TYPE, Metrics
+from mcphost.workers.pool import Pool
+from mcphost.workers.supervisor import WorkerSet
+
+
+def admin_app(pool: Pool, metrics: Metrics, is_ready: Callable[[], bool]) -> Starlette:
+    """The application of the admin listener.
+
+    `/healthz` says that the process runs; `/readyz` that it takes calls (503 while starting and while
+    stopping); `/servers` shows each worker set with its state, its trouble and the isolation in force.
+    """
+
+    async def healthz(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(_: Request) -> Response:
+        ready = is_ready()
+        failed = sorted({each.identity.server for each in pool.sets() if each.state == "failed"})
+        body = {"status": "ready" if ready else "not ready", "failed": failed}
+        return JSONResponse(body, 200 if ready else 503)
+
+    async def metrics_page(_: Request) -> Response:
+        return Response(metrics.render(), media_type=None, headers={"content-type": CONTENT_TYPE})
+
+    async def servers(_: Request) -> Response:
+        return JSONResponse({"workers": [_shown(each) for each in pool.sets()]})
+
+    return Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics_page),
+            Route("/servers", servers),
+        ]
+    )
+
+
+def _shown(workers: WorkerSet) -> dict[str, object]:
+    shown: dict[str, object] = {
+        "server": workers.identity.server,
+        "tenant": workers.identity.tenant or None,
+        "state": workers.state,
+        "trouble": workers.trouble or None,
+    }
+    worker = workers.worker
+    if worker is not None:
+        shown |= {
+            "pid": worker.pid,
+            "era": worker.facts.era,
+            "version": worker.facts.version,
+            "tools": sorted(worker.tools),
+            "inFlight": worker.in_flight,
+            "layers": worker.layers,
+        }
+    return shown

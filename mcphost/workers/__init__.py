@@ -1,0 +1,1 @@
+"""Workers: sandboxed processes of servers, from spawn to removal, and who gets which."""

@@ -1,0 +1,62 @@
+"""All worker sets of a runtime: made when first wanted, owned by one task group, stopped together."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+
+import anyio
+import anyio.abc
+
+from mcphost.workers.settings import SHARED, ServerSettings
+from mcphost.workers.supervisor import Surroundings, WorkerSet
+
+
+class Pool:
+    """Finds the worker set for a tenant's call; nothing is ever shared across tenants but `scope: shared`."""
+
+    def __init__(self, servers: Mapping[str, ServerSettings], around: Surroundings) -> None:
+        self.servers = servers
+        self._around = around
+        self._sets: dict[tuple[str, str], WorkerSet] = {}
+        self._tasks: anyio.abc.TaskGroup
+
+    def __repr__(self) -> str:
+        return f"<Pool {len(self._sets)} worker sets>"
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator["Pool"]:
+        """Serve for as long as the block lasts; then every worker is stopped."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            try:
+                yield self
+            finally:
+                tasks.cancel_scope.cancel()
+
+    def find(self, server: str, tenant: str) -> WorkerSet:
+        """The worker set of a server for a tenant. Synchronous, so that two calls never make two.
+
+        Raises:
+            KeyError: no such server.
+        """
+        settings = self.servers[server]
+        key = (server, settings.tenant_of(tenant))
+        found = self._sets.get(key)
+        if found is None:
+            found = self._sets[key] = WorkerSet(settings, key[1], self._around)
+            self._tasks.start_soon(found.run, name=f"workers of {server}/{key[1]}")
+        return found
+
+    def start_eager(self, tenants_of: Mapping[str, Iterable[str]]) -> None:
+        """Begin to start what is to run from the beginning; `tenants_of` names each server's tenants."""
+        for name, settings in self.servers.items():
+            if settings.start == "eager":
+                for tenant in [SHARED] if settings.scope == "shared" else tenants_of[name]:
+                    self.find(name, tenant).want()
+
+    def sets(self) -> list[WorkerSet]:
+        """Every worker set that was wanted so far."""
+        return list(self._sets.values())
+
+    def settled(self) -> bool:
+        """Whether no worker set is at its first start: each is ready, or in trouble that is visible."""
+        return all(each.state != "starting" or each.trouble for each in self._sets.values())

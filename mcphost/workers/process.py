@@ -1,0 +1,273 @@
+"""Sandboxed processes, awaited: the fork server's socket turned into values and events.
+
+Every process belongs to one `Launcher` and cannot outlive it. If the fork server dies, all of its processes
+died with it (their init is told by the kernel), so each is reported as ended and a new fork server is started.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from fcntl import F_SETPIPE_SZ, fcntl
+from typing import Final, Literal, cast
+
+import anyio
+import anyio.to_thread
+
+from mcphost.telemetry.logs import logger
+from sandbox import (
+    Exited,
+    LayerStatus,
+    SandboxError,
+    SandboxSpec,
+    Spawned,
+    Spawner,
+    SpawnerGone,
+    SpawnFailed,
+)
+
+# A full default pipe (64 KiB) costs a wake-up per 64 KiB on both sides; 1 MiB is what the kernel lets an
+# ordinary user ask for (pipe(7), /proc/sys/fs/pipe-max-size). Memory is taken only as far as it is filled.
+PIPE_BYTES: Final = 1024 * 1024
+
+RESTART_WAIT_SECONDS: Final = 0.5  # between a fork server's death and the next, so that no loop spins
+
+EndReason = Literal["exited", "signalled", "oom", "killed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a process ended. `code` and `signal` are its wait status, where there was one."""
+
+    reason: EndReason
+    code: int | None = None
+    signal: int | None = None
+    peak_memory_bytes: int | None = None
+    cpu_seconds: float | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it did not end in order."""
+        return self.reason != "exited" or self.code != 0
+
+    def __str__(self) -> str:
+        if self.reason == "exited":
+            return f"exited with status {self.code}"
+        if self.reason == "signalled":
+            return f"ended by signal {self.signal}"
+        return "was killed for exceeding its memory limit" if self.reason == "oom" else "was killed"
+
+
+class Process:
+    """One sandboxed process: our ends of its pipes, its layers, and how it ended.
+
+    The owner of the three descriptors is whoever takes them; `Launcher` closes those of failed starts only.
+    """
+
+    def __init__(self, launcher: "Launcher", started: Spawned, pipes: "Pipes") -> None:
+        self._launcher = launcher
+        self.worker_id = started.worker
+        self.pid = started.pid
+        self.layers: tuple[LayerStatus, ...] = started.layers
+        self.stdin, self.stdout, self.stderr = pipes.ours
+        self.ended: Ended | None = None
+        self._gone = anyio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Process {self.pid} {self.ended or 'running'}>"
+
+    async def wait_ended(self) -> Ended:
+        """Wait until nothing of the process is left, its descendants included."""
+        await self._gone.wait()
+        return cast("Ended", self.ended)
+
+    def signal(self, number: int) -> None:
+        """Send a signal through the process's init; nothing happens if it has ended."""
+        if self.ended is None:
+            self._launcher.signal(self.worker_id, number)
+
+    def kill(self) -> None:
+        """End the process and all its descendants for certain."""
+        if self.ended is None:
+            self._launcher.kill(self.worker_id)
+
+    def set_ended(self, ended: Ended) -> None:
+        """Called by the launcher, once."""
+        self.ended = ended
+        self._gone.set()
+
+
+@dataclass(slots=True)
+class Pipes:
+    """Three pipes; `ours` are non-blocking."""
+
+    ours: tuple[int, int, int]
+    theirs: tuple[int, int, int]
+
+    @classmethod
+    def make(cls) -> "Pipes":
+        """Open all three; on failure none stays open."""
+        opened: list[int] = []
+        try:
+            for _ in range(3):
+                opened.extend(os.pipe2(os.O_CLOEXEC))
+        except OSError:
+            _close(opened)
+            raise
+        child_in, our_in, our_out, child_out, our_err, child_err = opened
+        for fd in (our_in, our_out, our_err):
+            os.set_blocking(fd, False)
+        for fd in (our_in, our_out):
+            with suppress(OSError):  # past the user's share of pipe memory the default size has to do
+                fcntl(fd, F_SETPIPE_SZ, PIPE_BYTES)
+        return cls((our_in, our_out, our_err), (child_in, child_out, child_err))
+
+
+@dataclass(slots=True)
+class _Start:
+    pipes: Pipes
+    done: anyio.Event = field(default_factory=anyio.Event)
+    process: Process | None = None
+    error: SandboxError | None = None
+    abandoned: bool = False
+
+
+class Launcher:
+    """Starts sandboxed processes through one fork server."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._spawner: Spawner | None = None
+        self._requests = 0
+        self._starting: dict[int, _Start] = {}
+        self._running: dict[int, Process] = {}
+
+    def __repr__(self) -> str:
+        return f"<Launcher {len(self._running)} running, {len(self._starting)} starting>"
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, name: str) -> AsyncIterator["Launcher"]:
+        """A launcher for as long as the block lasts; at its end every process and the fork server are gone."""
+        launcher = cls(name)
+        launcher._spawner = await anyio.to_thread.run_sync(lambda: Spawner.start(name=name))
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(launcher._watch)
+                try:
+                    yield launcher
+                finally:
+                    tasks.cancel_scope.cancel()
+        finally:
+            spawner, launcher._spawner = launcher._spawner, None
+            if spawner is not None:
+                with anyio.CancelScope(shield=True):  # bounded by the spawner itself
+                    await anyio.to_thread.run_sync(spawner.close)
+            launcher._lose("the runtime stopped")
+
+    async def start(self, spec: SandboxSpec) -> Process:
+        """Start one process and wait until its program runs.
+
+        On cancellation the process is ended as soon as it appears.
+
+        Raises:
+            SandboxError: it could not be started as asked.
+            OSError: no descriptors left.
+        """
+        if self._spawner is None:
+            raise SpawnerGone("the fork server is being restarted")
+        pipes = Pipes.make()
+        start = _Start(pipes)
+        self._requests += 1
+        request = self._requests
+        try:
+            self._spawner.spawn(request, spec, *pipes.theirs)
+        except BaseException:
+            _close(pipes.ours)
+            raise
+        finally:
+            _close(pipes.theirs)
+        self._starting[request] = start
+        try:
+            await start.done.wait()
+        except BaseException:
+            start.abandoned = True
+            if start.process is not None:
+                start.process.kill()
+                _close(pipes.ours)
+            raise
+        if start.error is not None:
+            raise start.error
+        return cast("Process", start.process)
+
+    def signal(self, worker: int, number: int) -> None:
+        """Send a signal to a worker of this launcher."""
+        if self._spawner is not None:
+            with suppress(SandboxError):
+                self._spawner.signal(worker, number)
+
+    def kill(self, worker: int) -> None:
+        """End a worker of this launcher for certain."""
+        if self._spawner is not None:
+            with suppress(SandboxError):
+                self._spawner.kill(worker)
+
+    async def _watch(self) -> None:
+        while True:
+            if self._spawner is None:
+                await self._restart()
+                continue
+            await anyio.wait_readable(self._spawner.fileno())
+            try:
+                for event in self._spawner.receive():
+                    self._dispatch(event)
+            except SpawnerGone as error:
+                logger().error("fork_server_died", error=str(error), workers=len(self._running))
+                spawner, self._spawner = self._spawner, None
+                await anyio.to_thread.run_sync(spawner.close)
+                self._lose("the fork server died")
+
+    async def _restart(self) -> None:
+        await anyio.sleep(RESTART_WAIT_SECONDS)
+        try:
+            self._spawner = await anyio.to_thread.run_sync(lambda: Spawner.start(name=self._name))
+        except (SandboxError, OSError) as error:
+            logger().error("fork_server_start_failed", error=str(error))
+
+    def _dispatch(self, event: Spawned | SpawnFailed | Exited) -> None:
+        if isinstance(event, Exited):
+            process = self._running.pop(event.worker, None)
+            if process is not None:
+                process.set_ended(
+                    Ended(event.reason, event.code, event.signal, event.peak_memory_bytes, event.cpu_seconds)
+                )
+            return
+        start = self._starting.pop(event.request, None)
+        if start is None:
+            return
+        if isinstance(event, SpawnFailed):
+            start.error = event.error
+            _close(start.pipes.ours)
+        else:
+            start.process = Process(self, event, start.pipes)
+            self._running[event.worker] = start.process
+            if start.abandoned:
+                start.process.kill()
+                _close(start.pipes.ours)
+        start.done.set()
+
+    def _lose(self, why: str) -> None:
+        for start in self._starting.values():
+            start.error = SpawnerGone(why)
+            _close(start.pipes.ours)
+            start.done.set()
+        self._starting.clear()
+        for process in self._running.values():
+            process.set_ended(Ended("killed"))
+        self._running.clear()
+
+
+def _close(descriptors: tuple[int, ...] | list[int]) -> None:
+    for fd in descriptors:
+        with suppress(OSError):
+            os.close(fd)

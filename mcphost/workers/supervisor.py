@@ -1,0 +1,213 @@
+"""Keeping one worker set served: start, wait, restart with growing waits, give up visibly.
+
+stopped ──call──> starting ──ready──> ready ──lost──> stopping ──> backoff ──> starting
+                     │                                             │
+                     └──────── failed too often ──> failed <───────┘
+"""
+
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import anyio
+from msgspec import Raw
+
+from mcphost.decisions.restart import Again, GiveUp, Rest, RestartBudget
+from mcphost.errors import McpHostError, Overloaded, WorkerUnavailable
+from mcphost.telemetry.logs import logger
+from mcphost.telemetry.metrics import Metrics
+from mcphost.workers.process import Launcher
+from mcphost.workers.settings import ServerSettings
+from mcphost.workers.worker import LAST_WORDS_SECONDS, Identity, Worker
+
+State = Literal["starting", "ready", "draining", "stopping", "stopped", "backoff", "failed"]
+
+# A call that finds its server in back-off waits along if the wait is this short, else it is told to come again.
+PATIENCE_SECONDS: Final = 2.0
+
+MAX_WAITING: Final = 1024  # calls that wait for a slot of one worker; past that they are refused
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every worker set of a runtime shares."""
+
+    launcher: Launcher
+    metrics: Metrics
+    client_info: Raw
+    starts: anyio.CapacityLimiter  # how many workers may be starting at once
+
+
+class WorkerSet:
+    """The workers of one server for one tenant (or for all), one at a time. Run by `run`, used by `call`."""
+
+    def __init__(self, settings: ServerSettings, tenant: str, around: Surroundings) -> None:
+        self.identity = Identity(settings.name, tenant)
+        self.settings = settings
+        self._around = around
+        self._budget = RestartBudget(settings.restart)
+        self._slots = anyio.Semaphore(settings.concurrency)
+        self._waiting = 0
+        self._changed = anyio.Event()
+        self._wanted = anyio.Event()
+        self._resume_at = 0.0
+        self.state: State = "stopped"
+        self.trouble = ""
+        self.worker: Worker | None = None
+
+    def __repr__(self) -> str:
+        return f"<WorkerSet {self.identity.server}/{self.identity.tenant} {self.state}>"
+
+    async def run(self) -> None:
+        """Serve until cancelled, then leave no worker behind."""
+        try:
+            while self.state != "failed":
+                await self._wanted.wait()
+                await self._serve_one()
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):  # every wait inside is bounded
+                await self._stop()
+
+    def want(self) -> None:
+        """Have a worker started if there is none."""
+        self._wanted.set()
+
+    async def ready(self) -> Worker:
+        """The worker, once it is ready. The caller bounds the wait.
+
+        Raises:
+            WorkerUnavailable: there will be none soon.
+        """
+        self.want()
+        while True:
+            if self.worker is not None and self.worker.usable:
+                return self.worker
+            if self.state == "failed":
+                raise WorkerUnavailable(f"the server {self.identity.server!r} failed to start")
+            if self.state in {"stopping", "draining"} and self.trouble == "":
+                raise WorkerUnavailable("the runtime is stopping")
+            wait = self._resume_at - anyio.current_time()
+            if self.state == "backoff" and wait > PATIENCE_SECONDS:
+                message = f"the server {self.identity.server!r} ended and is started again in {wait:.1f} s"
+                raise WorkerUnavailable(message)
+            await self._changed.wait()
+
+    async def slot(self) -> "_Slot":
+        """A place among the calls that one worker may have at once; to be used as a context manager.
+
+        Raises:
+            Overloaded: too many wait already.
+        """
+        if self._waiting >= MAX_WAITING:
+            raise Overloaded(f"{self._waiting} calls wait for this server", retry_after=1.0)
+        self._waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._waiting -= 1
+        return _Slot(self._slots.release)
+
+    async def _serve_one(self) -> None:
+        self._enter("starting")
+        started_at = anyio.current_time()
+        try:
+            async with self._around.starts:
+                self.worker = await Worker.start(
+                    self.identity,
+                    self.settings,
+                    self._around.launcher,
+                    client_info=self._around.client_info,
+                    metrics=self._around.metrics,
+                )
+        except McpHostError as error:
+            self._around.metrics.worker_started(*self._labels, error.reason)
+            await self._after_end(str(error), failed=True)
+            return
+        self._around.metrics.worker_started(*self._labels, "ready")
+        self.trouble = ""
+        seconds = round(anyio.current_time() - started_at, 3)
+        facts = self.worker.facts
+        logger().info("worker_ready", **self._keys, era=facts.era, pid=self.worker.pid, seconds=seconds)
+        self._enter("ready")
+        why = await self.worker.wait_lost()
+        self.trouble = why
+        self._enter("stopping")
+        ended = await self._end_lost(self.worker, why)
+        await self._after_end(ended.why, failed=ended.failed)
+
+    async def _end_lost(self, worker: Worker, why: str) -> "_End":
+        """See a lost worker's process to its end; one that does not end by itself is killed."""
+        reason: str = "protocol"
+        with anyio.move_on_after(LAST_WORDS_SECONDS):
+            ended = await worker.wait_ended()
+            reason, why = ended.reason, f"it {ended}"
+        ended = await worker.kill()
+        self.worker = None
+        self._around.metrics.worker_exited(*self._labels, reason)
+        return _End(why, failed=ended.failed)
+
+    async def _after_end(self, why: str, *, failed: bool) -> None:
+        self.trouble = why
+        # Spreads restarts; nothing secret depends on it.
+        jitter = random.random()  # noqa: S311
+        verdict = self._budget.ended(now=anyio.current_time(), failed=failed, why=why, jitter=jitter)
+        match verdict:
+            case Again(wait):
+                self._resume_at = anyio.current_time() + wait
+                logger().warning("worker_ended", **self._keys, why=why, restart_in=round(wait, 3))
+                self._enter("backoff")
+                await anyio.sleep(wait)
+            case GiveUp(reason):
+                self.trouble = reason
+                logger().error("worker_failed", **self._keys, why=reason)
+                self._enter("failed")
+            case Rest():
+                logger().info("worker_ended", **self._keys, why=why)
+                self._wanted = anyio.Event()
+                self._enter("stopped")
+
+    async def _stop(self) -> None:
+        worker, self.worker = self.worker, None
+        self.trouble = "" if self.state != "failed" else self.trouble
+        self._enter("stopping")
+        if worker is not None:
+            with suppress(TimeoutError):
+                ended = await worker.stop()
+                self._around.metrics.worker_exited(*self._labels, ended.reason)
+        self._enter("stopped")
+
+    def _enter(self, state: State) -> None:
+        self._around.metrics.worker_state(*self._labels, old=self.state, new=state)
+        self.state = state
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    @property
+    def _labels(self) -> tuple[str, str]:
+        return self.identity.server, self.identity.tenant
+
+    @property
+    def _keys(self) -> dict[str, object]:
+        return {"server": self.identity.server, "tenant": self.identity.tenant}
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    why: str
+    failed: bool
+
+
+class _Slot:
+    """Holds one place until the block ends."""
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._release = release
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        self._release()

@@ -1,0 +1,277 @@
+"""One worker: started (its program runs), ready (it took the handshake and offers what is expected), alive.
+
+Three facts, kept apart: `start` returns only a ready worker, `wait_ended` tells when it is no more.
+"""
+
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+from msgspec import Raw
+
+from mcphost.decisions.ratelimit import Rate, RateLimiter
+from mcphost.errors import McpHostError, UpstreamProtocolError, WorkerDied
+from mcphost.protocol import bridge, catalog, jsonrpc, upstream
+from mcphost.protocol.bridge import Eras
+from mcphost.protocol.methods import LISTS
+from mcphost.protocol.upstream import ServerFacts, Upstream
+from mcphost.telemetry.logs import logger, printable
+from mcphost.telemetry.metrics import Metrics
+from mcphost.workers.connection import Build, Connection, InFlight, OnProgress
+from mcphost.workers.process import Ended, Launcher, Process
+from mcphost.workers.settings import ServerSettings
+from sandbox import SandboxError
+
+MAX_LIST_PAGES: Final = 100  # a server that pages for ever must not hold a start or a list
+
+STDERR_LOGGED: Final = Rate(per_second=20.0, burst=100)  # pieces per second that reach our log
+
+LAST_WORDS_SECONDS: Final = 1.0  # from a worker's closed pipe to the status of its process
+
+KILL_SECONDS: Final = 10.0  # after a kill the kernel needs moments; past this something is wrong with it
+
+
+class StartFailed(McpHostError):
+    """A worker did not get ready; the text says what was missing and shows the end of its stderr."""
+
+    reason = "start-failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which worker it is, for logs and metrics."""
+
+    server: str
+    tenant: str
+
+
+class Worker:
+    """A ready worker."""
+
+    def __init__(self, identity: Identity, settings: ServerSettings, metrics: Metrics) -> None:
+        self.identity = identity
+        self._settings = settings
+        self._metrics = metrics
+        self._settled = anyio.Event()  # the handshake came to an end, good or bad
+        self._refusal: str | None = None
+        self._lost = anyio.Event()
+        self._lost_why = ""
+        self._stderr_limiter = RateLimiter(STDERR_LOGGED)
+        self._process: Process
+        self._connection: Connection
+        self.facts: ServerFacts
+        self.tools: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.identity.server}/{self.identity.tenant} {self._lost_why or 'ready'}>"
+
+    @classmethod
+    async def start(
+        cls,
+        identity: Identity,
+        settings: ServerSettings,
+        launcher: Launcher,
+        *,
+        client_info: Raw,
+        metrics: Metrics,
+    ) -> "Worker":
+        """Spawn, shake hands, check what is expected. Nothing is left behind on failure or cancellation.
+
+        Raises:
+            StartFailed: with the reason.
+        """
+        worker = cls(identity, settings, metrics)
+        try:
+            with anyio.fail_after(settings.timeouts.start):
+                await worker._spawn(launcher, client_info)
+                try:
+                    await worker._shake_hands()
+                    await worker._check()
+                except BaseException:
+                    await worker._discard()
+                    raise
+        except TimeoutError:
+            raise StartFailed(worker._told(f"not ready within {settings.timeouts.start:g} s")) from None
+        except (SandboxError, OSError) as error:
+            raise StartFailed(f"could not be started: {error}") from None
+        except McpHostError as error:
+            raise StartFailed(worker._told(str(error))) from None
+        return worker
+
+    @property
+    def pid(self) -> int:
+        """Host pid of the worker's init."""
+        return self._process.pid
+
+    @property
+    def layers(self) -> list[dict[str, str]]:
+        """The isolation in force, as read back from the kernel at start."""
+        return [
+            {"layer": each.layer, "state": each.state, "reason": each.reason} for each in self._process.layers
+        ]
+
+    @property
+    def in_flight(self) -> int:
+        """Calls on the wire."""
+        return self._connection.in_flight
+
+    @property
+    def usable(self) -> bool:
+        """Whether a call may be sent."""
+        return not self._lost.is_set()
+
+    async def request(
+        self, method: str, build: Build, on_progress: OnProgress | None = None
+    ) -> jsonrpc.Message:
+        """Send a request; see `Connection.request`."""
+        return await self._connection.request(method, build, on_progress)
+
+    async def list_all(self, method: str) -> list[jsonrpc.Fields]:
+        """Every item of a list, all pages.
+
+        Raises:
+            UpstreamProtocolError: an error, a malformed page, or pages without end.
+        """
+        items: list[jsonrpc.Fields] = []
+        params: jsonrpc.Fields = {}
+        for _ in range(MAX_LIST_PAGES):
+            answer = await self.request(method, self._own_params(params))
+            if answer.kind == "error":
+                error = jsonrpc.error_object(answer.body)
+                raise UpstreamProtocolError(f"{method} failed: {error.code} {printable(error.message)}")
+            members, page = catalog.page(answer.body, LISTS[method])
+            items.extend(page)
+            cursor = members.get("nextCursor")
+            if jsonrpc.text(cursor) is None or cursor is None:
+                return items
+            params = {"cursor": cursor}
+        raise UpstreamProtocolError(f"{method} did not end after {MAX_LIST_PAGES} pages")
+
+    async def wait_lost(self) -> str:
+        """Wait until the worker takes no more calls; gives why."""
+        await self._lost.wait()
+        return self._lost_why
+
+    async def wait_ended(self) -> Ended:
+        """Wait until nothing of the worker is left."""
+        return await self._process.wait_ended()
+
+    async def stop(self) -> Ended:
+        """End the worker: close its stdin, SIGTERM, kill, each after a bounded wait. Idempotent.
+
+        Source of the order: 2025-11-25, basic/lifecycle, "Shutdown", stdio.
+        """
+        grace = self._settings.timeouts.stop / 2
+        self._connection.close_stdin()
+        with anyio.move_on_after(grace):
+            return await self._finish()
+        self._process.signal(signal.SIGTERM)
+        with anyio.move_on_after(grace):
+            return await self._finish()
+        return await self.kill()
+
+    async def kill(self) -> Ended:
+        """End the worker at once and for certain."""
+        self._process.kill()
+        with anyio.fail_after(KILL_SECONDS):
+            return await self._finish()
+
+    async def _finish(self) -> Ended:
+        ended = await self._process.wait_ended()
+        self._connection.close()
+        return ended
+
+    async def _spawn(self, launcher: Launcher, client_info: Raw) -> None:
+        self._client_info = client_info
+        machine: Upstream[InFlight] = Upstream(era=self._settings.era, client_info=client_info)
+        spec = self._settings.sandbox(self.identity.tenant)
+        self._process = await launcher.start(spec)
+        self._connection = Connection(
+            machine,
+            message_bytes=self._settings.message_bytes,
+            on_event=self._on_event,
+            on_stderr=self._on_stderr,
+            on_lost=self._on_lost,
+        )
+        try:
+            await self._connection.open(self._process)
+        except BaseException:
+            self._process.kill()
+            raise
+
+    async def _shake_hands(self) -> None:
+        await self._settled.wait()
+        if self._lost.is_set():
+            raise WorkerDied(await self._last_words())
+        if self._refusal is not None:
+            raise UpstreamProtocolError(f"the handshake was refused: {self._refusal}")
+
+    async def _last_words(self) -> str:
+        """Why a worker was lost: how its process ended says more than that its pipe closed."""
+        with anyio.move_on_after(LAST_WORDS_SECONDS):
+            return f"it {await self._process.wait_ended()} during the handshake"
+        return f"{self._lost_why} during the handshake"
+
+    async def _check(self) -> None:
+        offered = frozenset(self.facts.capabilities)
+        expected = self._settings.expect
+        if missing := sorted(expected.capabilities - offered):
+            raise StartFailed(f"lacks the capabilities {_names(missing)}; it has {_names(sorted(offered))}")
+        if "tools" in offered:
+            listed = (jsonrpc.text(item.get("name")) for item in await self.list_all("tools/list"))
+            self.tools = frozenset(name for name in listed if name is not None)
+        if missing := sorted(expected.tools - self.tools):
+            raise StartFailed(f"lacks the tools {_names(missing)}; it has {_names(sorted(self.tools))}")
+        self._metrics.know_tools(self.identity.server, self.tools)
+
+    async def _discard(self) -> None:
+        self._process.kill()
+        with anyio.CancelScope(shield=True), suppress(TimeoutError), anyio.fail_after(KILL_SECONDS):
+            await self._finish()
+
+    def _own_params(self, params: jsonrpc.Fields) -> Build:
+        eras = Eras("legacy", self.facts.era)
+        return lambda _: bridge.to_worker(params, {}, eras, token=None, client_info=self._client_info)
+
+    def _told(self, what: str) -> str:
+        connection: Connection | None = getattr(self, "_connection", None)
+        tail = connection.stderr_tail if connection is not None else ()
+        if not tail:
+            return what
+        return f"{what}; the end of its stderr: {printable(' | '.join(list(tail)[-5:]))}"
+
+    def _on_event(self, event: upstream.Event[InFlight]) -> None:
+        match event:
+            case upstream.Opened(facts):
+                self.facts = facts
+                self._settled.set()
+            case upstream.OpenFailed(message):
+                self._refusal = message
+                self._settled.set()
+            case upstream.Offence(what):
+                self._metrics.oddity(self.identity.server, self.identity.tenant, what)
+            case upstream.Asked():
+                self._metrics.oddity(self.identity.server, self.identity.tenant, "server-request")
+            case upstream.Notified():
+                self._metrics.oddity(self.identity.server, self.identity.tenant, "notification")
+            case _:
+                pass
+
+    def _on_stderr(self, data: bytes) -> None:
+        # Debug only: what a server prints is its own, and may hold what its tenant would not want in our log.
+        if not self._stderr_limiter.wait_for(anyio.current_time()):
+            text = data[:2000].decode(errors="replace")
+            logger().debug(
+                "worker_stderr", server=self.identity.server, tenant=self.identity.tenant, text=text
+            )
+
+    def _on_lost(self, why: str) -> None:
+        self._lost_why = why
+        self._lost.set()
+        self._settled.set()
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(printable(name) for name in names[:20]) or "none"
