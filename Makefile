@@ -8,7 +8,7 @@ T ?=
 
 BIN := .venv/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
-PEERS_PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 .peers/py/bin/python -m pip --quiet
+PEERS_INSTALL = PIP_DISABLE_PIP_VERSION_CHECK=1 $(@D)/$*/bin/python -m pip --quiet install --require-hashes
 UV_VERSION := 0.13.9
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command "make lock"
@@ -28,7 +28,7 @@ run: install ## start the runtime with POLICY (policies/dev.yaml)
 
 dev: .venv/.dev .venv/.installed ## install what tests and checks need
 
-peers: .peers/.py .peers/.node ## install the servers and clients of others that the tests use
+peers: .peers/.servers .peers/.langchain .peers/.node ## install the servers and clients of others that the tests use
 
 test: dev peers ## run the tests; T='-k word tests/x' chooses
 	$(BIN)/pytest $(T)
@@ -63,7 +63,8 @@ lock: .venv/.created ## choose the newest versions that fit and pin them
 	$(COMPILE) --upgrade --extra uvloop -o requirements/runtime.txt pyproject.toml
 	$(COMPILE) --upgrade --extra uvloop --group dev -c requirements/runtime.txt -o requirements/dev.txt pyproject.toml
 	$(COMPILE) --upgrade -o requirements/build.txt requirements/build.in
-	$(COMPILE) --upgrade -o tests/peers/requirements.txt tests/peers/requirements.in
+	$(COMPILE) --upgrade -o tests/peers/servers.txt tests/peers/servers.in
+	$(COMPILE) --upgrade -o tests/peers/langchain.txt tests/peers/langchain.in
 
 clean: ## remove everything that was made here
 	rm -rf .venv .peers build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .ruff_cache .pytest_cache \
@@ -94,14 +95,15 @@ help: ## show this
 	$(PIP) install --require-hashes -r requirements/dev.txt
 	@touch $@
 
-.peers/.py: tests/peers/requirements.txt
-	$(PYTHON) -m venv .peers/py
-	$(PEERS_PIP) install --require-hashes -r tests/peers/requirements.txt
+# Environments of their own, for they disagree about the version of the SDK.
+.peers/.servers .peers/.langchain: .peers/.%: tests/peers/%.txt
+	$(PYTHON) -m venv --clear .peers/$*
+	$(PEERS_INSTALL) -r $<
 	@touch $@
 
 # Node itself comes from the Python index as well, so that its version is pinned and npm need not be there.
-.peers/.node: .peers/.py tests/peers/package.json tests/peers/package-lock.json
+.peers/.node: .peers/.servers tests/peers/package.json tests/peers/package-lock.json
 	mkdir -p .peers/node
 	cp tests/peers/package.json tests/peers/package-lock.json tests/peers/.npmrc .peers/node/
-	cd .peers/node && ../py/bin/npm ci --silent --ignore-scripts --no-audit --no-fund
+	cd .peers/node && ../servers/bin/npm ci --silent --ignore-scripts --no-audit --no-fund
 	@touch $@

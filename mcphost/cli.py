@@ -11,6 +11,7 @@ import click
 
 import mcphost
 from mcphost.errors import McpHostError, PolicyError
+from sandbox import SandboxError
 
 if TYPE_CHECKING:
     from mcphost.plan import Plan
@@ -34,7 +35,7 @@ def run(policy: str) -> None:
         serve(policy)
     except PolicyError as error:
         _fail(str(error), EX_CONFIG)
-    except (McpHostError, OSError) as error:
+    except (McpHostError, SandboxError, OSError) as error:
         _fail(str(error), 1)
 
 
@@ -54,7 +55,7 @@ def check(policy: str) -> None:
     click.echo(_described(plan))
     try:
         refuse_unenforceable(plan)
-    except McpHostError as error:
+    except (McpHostError, SandboxError) as error:
         _fail(str(error), 1)
     click.echo(f"\n{policy}: ok")
 
@@ -90,8 +91,7 @@ def _described(plan: "Plan") -> str:
         lines.append(f"\nserver {name} (scope: {server.server.scope}, start: {server.server.start})")
         lines.append(f"  runs   {' '.join(sandbox.argv)}")
         lines.append(f"  env    {', '.join(key for key, _ in sandbox.env)}")
-        for mount in sandbox.mounts:
-            lines.append(f"  {'writes' if mount.writable else 'reads '} {mount.source}")
+        lines.extend(f"  {'writes' if each.writable else 'reads '} {each.source}" for each in sandbox.mounts)
         lines.extend(f"  tmpfs  {each.target} ({each.size_bytes} bytes)" for each in sandbox.tmpfs)
         lines.append(
             f"  limits memory {limits.memory_bytes} bytes, {limits.pids} processes, "

@@ -58,8 +58,12 @@ class WireError:
 
 
 class McpHostError(Exception):
-    """Root of every error raised on purpose; `str()` of it is safe to show to a client."""
+    """Root of every error raised on purpose; `str()` of it is safe to show to a client.
 
+    `request_id` is the raw id of the client's request where one could be read, else empty.
+    """
+
+    request_id = b""
     reason = "internal"
     status = 500
     rpc_code = INTERNAL_ERROR
@@ -152,14 +156,10 @@ class LocalProtocolError(ProtocolError):
 
 
 class DownstreamProtocolError(ProtocolError):
-    """The client did. `code` is the JSON-RPC code that the specification asks for.
-
-    `request_id` is the raw id of the request where one could be read, else empty.
-    """
+    """The client did. `code` is the JSON-RPC code that the specification asks for."""
 
     reason = "invalid-request"
     status = 400
-    request_id = b""
 
     def __init__(self, code: int, message: str, *, data: Mapping[str, object] | None = None) -> None:
         super().__init__(message)

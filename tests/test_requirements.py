@@ -13,7 +13,8 @@ LOCKS = [
     "requirements/runtime.txt",
     "requirements/dev.txt",
     "requirements/build.txt",
-    "tests/peers/requirements.txt",
+    "tests/peers/servers.txt",
+    "tests/peers/langchain.txt",
 ]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PINNED = re.compile(r"^(?P<name>[a-z0-9.-]+)==(?P<version>\S+)", re.MULTILINE)

@@ -6,12 +6,19 @@ rebound, so any address is accepted in `Host`; names have to be known.
 """
 
 import ipaddress
+import re
 from collections.abc import Iterable
-from urllib.parse import urlsplit
+from typing import Final
 
 from mcphost.errors import BadHttp
 
-_ANY_PORT = "*"
+_ANY_PORT: Final = "*"
+
+# A host and perhaps a port, and nothing else: no user, no path, no blank (RFC 9110, section 7.2; RFC 6454,
+# section 6.1). Two programs could read more than that in two ways.
+_HOST: Final = r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(?::[0-9]{0,5})?"
+_HOST_HEADER: Final = re.compile(_HOST)
+_ORIGIN_HEADER: Final = re.compile(rf"[a-z][a-z0-9+.-]*://{_HOST}")
 
 
 class Guard:
@@ -31,25 +38,27 @@ class Guard:
         Raises:
             BadHttp: 400 without a usable Host, 403 for one or for an Origin that is not allowed.
         """
-        name = _hostname(f"//{host}")
-        if not host or name is None:
+        host = (host or "").lower()
+        name = _hostname(_HOST_HEADER, host)
+        if name is None:
             raise BadHttp(400, "a Host header is required")
-        local = name == "localhost" or _is_loopback(name)
-        if not (local or _is_address(name) or name in self._hosts or host.lower() in self._hosts):
+        if not (_is_local(name) or _is_address(name) or name in self._hosts or host in self._hosts):
             raise BadHttp(403, "this Host is not served here; add it to runtime.allowedHosts")
         if origin is None or origin.lower() in self._origins:
             return
         # A page served from this machine calling this machine is no rebinding.
-        source = _hostname(origin)
-        if not (local and source is not None and (source == "localhost" or _is_loopback(source))):
+        source = _hostname(_ORIGIN_HEADER, origin.lower())
+        if source is None or not (_is_local(name) and _is_local(source)):
             raise BadHttp(403, "this Origin may not call; add it to runtime.allowedOrigins")
 
 
-def _hostname(url: str) -> str | None:
-    try:
-        return urlsplit(url).hostname
-    except ValueError:
-        return None
+def _hostname(pattern: re.Pattern[str], value: str) -> str | None:
+    found = pattern.fullmatch(value)
+    return None if found is None else found["v6"] or found["name"]
+
+
+def _is_local(name: str) -> bool:
+    return name == "localhost" or (_is_address(name) and ipaddress.ip_address(name).is_loopback)
 
 
 def _is_address(name: str) -> bool:
@@ -58,7 +67,3 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_loopback(name: str) -> bool:
-    return _is_address(name) and ipaddress.ip_address(name).is_loopback

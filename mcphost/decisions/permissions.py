@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-MAX_REMEMBERED: Final = 4096  # answers kept per tenant; names come from clients, so the memory needs a bound
+# Answers kept per tenant, and the longest name among them: names come from clients, so both need a bound.
+MAX_REMEMBERED: Final = 4096
+MAX_REMEMBERED_CHARACTERS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Permissions:
         answer = self._answers.get(key)
         if answer is None:
             answer = self._covered(self._allow, key) and not self._covered(self._deny, key)
-            if len(self._answers) < MAX_REMEMBERED:
+            if len(self._answers) < MAX_REMEMBERED and len(name) <= MAX_REMEMBERED_CHARACTERS:
                 self._answers[key] = answer
         return answer
 

@@ -29,11 +29,11 @@ class RateLimiter:
     def __repr__(self) -> str:
         return f"<RateLimiter every {self._interval:g} s>"
 
-    def wait_for(self, now: float) -> float:
-        """Take one call at monotonic `now`: 0.0 if it may go on, else the seconds until one may."""
+    def wait_for(self, now: float, cost: int = 1) -> float:
+        """Take `cost` calls' worth at monotonic `now`: 0.0 if it may go on, else the seconds until one call may."""
         due = max(self._due, now)
         wait = due - self._tolerance - now
         if wait > FLOAT_SLACK_SECONDS:
             return wait
-        self._due = due + self._interval
+        self._due = due + self._interval * cost
         return 0.0

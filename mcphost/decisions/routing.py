@@ -19,7 +19,9 @@ class Endpoint:
 
 def endpoint_of(path: str) -> Endpoint | None:
     """The endpoint that a decoded URL path names, None if it names none. A trailing slash is accepted."""
-    parts = path.removesuffix("/").split("/")[1:]
+    root, *parts = path.removesuffix("/").split("/")
+    if root:
+        return None
     tenant = None
     if len(parts) > _AGGREGATE and parts[0] == "t":
         tenant, parts = parts[1], parts[2:]

@@ -41,7 +41,9 @@ def all_faults(policy: "Policy", declared: Declared) -> Iterator[Fault]:
 def _runtime_faults(policy: "Policy") -> Iterator[Fault]:
     runtime = policy.runtime
     if runtime.admin == runtime.listen and runtime.listen.port:
-        yield Fault("is the address that clients use", at=("runtime", "admin"), also=("runtime", "listen"))
+        yield Fault(
+            f"{runtime.admin} is where clients connect", at=("runtime", "admin"), also=("runtime", "listen")
+        )
     if runtime.auth == "token":
         return
     at = ("runtime", "auth")
@@ -96,8 +98,8 @@ def _server_faults(policy: "Policy", declared: Declared) -> Iterator[Fault]:
         if server.scope == "shared":
             for variable, template in server.env.items():
                 if secret_names(template):
-                    why = "a shared server serves every tenant, so it may hold no tenant's secret"
-                    yield Fault(why, allowed="scope: tenant", at=(*at, "env", variable))
+                    why = "a shared server serves every tenant, so it may hold no tenant's secret; use `scope: tenant`"
+                    yield Fault(why, at=(*at, "env", variable))
 
 
 def _pattern_faults(name: str, tenant: Tenant, declared: Declared) -> Iterator[Fault]:

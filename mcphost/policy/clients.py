@@ -26,7 +26,8 @@ CLIENT_KEYS: Mapping[str, Callable[[object], bool]] = {
 }
 
 _ALLOWED: Mapping[str, str] = {"type": "stdio", "disabled": "true, false", "description": "text"}
-_REMOTE_TYPES = frozenset({"http", "sse", "streamable-http", "streamableHttp", "ws"})
+# A tuple, for the value may be of any kind.
+_REMOTE_TYPES = ("http", "sse", "streamable-http", "streamableHttp", "ws")
 _TOP_KEYS = (SERVERS, "$schema")
 
 

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.alias_generators import to_camel
 
 from mcphost.policy.faults import Fault
+from mcphost.policy.files import check_encodable
 
 _T = TypeVar("_T")
 
@@ -47,8 +48,7 @@ def _as_text(value: object) -> object:
 
 
 def _encodable(text: str) -> str:
-    if "\0" in text:
-        raise Fault("a NUL character cannot be passed to any program")
+    check_encodable(text)
     return text
 
 

@@ -39,13 +39,14 @@ def read_bounded(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
         raise Unreadable(_reason(error)) from error
-    with open(fd, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise Unreadable("is not a regular file")
-        try:
-            data = file.read(max_bytes + 1)
-        except OSError as error:
-            raise Unreadable(_reason(error)) from error
+        data = _read(fd, max_bytes + 1)
+    except OSError as error:
+        raise Unreadable(_reason(error)) from error
+    finally:
+        os.close(fd)
     if len(data) > max_bytes:
         raise Unreadable(f"is larger than {max_bytes} bytes")
     return data
@@ -82,6 +83,14 @@ def check_encodable(text: str) -> None:
         raise Fault("a NUL character cannot be passed to any program")
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise Fault("half of a surrogate pair is not a character")
+
+
+def _read(fd: int, size: int) -> bytes:
+    """Up to `size` bytes; fewer only at the end of the file."""
+    chunks = bytearray()
+    while len(chunks) < size and (chunk := os.read(fd, size - len(chunks))):
+        chunks += chunk
+    return bytes(chunks)
 
 
 def _end_of(text: str) -> dict[str, int]:

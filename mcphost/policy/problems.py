@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mcphost.errors import Problem
-from mcphost.policy.document import Document
+from mcphost.policy.document import CANONICAL_INTEGER, Document
 from mcphost.policy.faults import Fault, Faults, nearest
 from mcphost.policy.places import KeyPath
 
@@ -18,6 +18,9 @@ _KEY_MARK = "[key]"
 
 # A default that depends on a field which is wrong itself: no second mistake.
 _CONSEQUENCES = frozenset({"default_factory_not_called"})
+
+# One of the values in Pydantic's list of what a literal may be.
+_LITERAL = r"'([^']*)'|([0-9]+|True)"
 
 _MESSAGES: Mapping[str, str] = {
     "string_type": "text is expected",
@@ -90,12 +93,12 @@ def _faults(detail: ErrorDetails, path: KeyPath, value: object, model: type[Base
         allowed = None if near else ", ".join(known)
         yield Fault("unknown key", allowed=allowed, suggestion=near, on_key=True)
     elif kind == "literal_error":
-        words = [text or number for text, number in re.findall("'([^']*)'|([0-9]+)", context["expected"])]
+        words = [text or other.lower() for text, other in re.findall(_LITERAL, context["expected"])]
         near = nearest(str(value), words)
         yield Fault("is not one of the values", allowed=", ".join(words), suggestion=near)
     elif kind == "model_type":
         yield Fault("a mapping is expected", allowed=", ".join(keys_at(model, path)))
-    elif kind == "int_type" and isinstance(value, str) and value.isdecimal():
+    elif kind == "int_type" and isinstance(value, str) and CANONICAL_INTEGER.fullmatch(value):
         yield Fault("a number is written without quotes", suggestion=value)
     elif kind in _TEMPLATES:
         yield Fault(_TEMPLATES[kind].format_map(context))

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 
 from mcphost.policy.faults import Fault
 from mcphost.policy.fields import AbsolutePath, Items, Model, PlainName
-from mcphost.policy.units import ByteSize, CpuMillis
+from mcphost.policy.units import ByteSize, CpuMillis, at_least
 
 _T = TypeVar("_T")
 
@@ -55,7 +55,7 @@ class FilesystemSettings(Model):
     write: Items[GrantedPath] | None = None
     """Paths that are readable and writable, never executable. Built in: none."""
 
-    tmpfs: Mapping[GrantedPath, Annotated[ByteSize, Field(ge=4096)]] | None = None
+    tmpfs: Mapping[GrantedPath, Annotated[ByteSize, at_least(4096)]] | None = None
     """Empty directories in memory with their size, one set for each worker. Built in: /tmp of 64Mi."""
 
     @model_validator(mode="after")
@@ -83,7 +83,7 @@ class ResourceLimits(Model):
     cpu: CpuMillis | None = None
     """CPU time, as cores: 500m is half of one. Built in: 1."""
 
-    memory: Annotated[ByteSize, Field(ge=_MIN_MEMORY)] | None = None
+    memory: Annotated[ByteSize, at_least(_MIN_MEMORY)] | None = None
     """Memory of all the worker's processes together. Built in: 256Mi."""
 
     pids: Annotated[int, Field(ge=1, le=2**22)] | None = None
@@ -92,7 +92,7 @@ class ResourceLimits(Model):
     files: Annotated[int, Field(ge=_MIN_FILES, le=2**20)] | None = None
     """Open files of each process. Built in: 256."""
 
-    message: Annotated[ByteSize, Field(ge=1024, le=2**30)] | None = None
+    message: Annotated[ByteSize, at_least(1024)] | None = None
     """The longest message that is read from the worker. Built in: 8Mi."""
 
 

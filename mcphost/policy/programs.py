@@ -83,6 +83,8 @@ def resolve_program(
             break
         argv[:0] = interpreter
         installations.add_executable(argv[0])
+    else:
+        raise Fault(f"{found} is run by scripts that are run by scripts", at=("command",))
     if len(argv) == 1 and _INTERPRETER.fullmatch(os.path.basename(found)):
         _add_scripts(installations, args)
     search = dict.fromkeys(os.path.dirname(part) for part in (argv[0], found))

@@ -36,6 +36,7 @@ def json_schema() -> dict[str, Any]:
         definitions[Server.__name__]["properties"][key] = note | _CLIENT_SCHEMAS[key]
     for part in (schema, *definitions.values()):
         _drop_titles(part)
+        _close_maps(part)
     return {"$schema": _DIALECT, "title": "mcphost policy"} | schema
 
 
@@ -79,6 +80,18 @@ def _drop_null(entry: dict[str, Any]) -> None:
     if len(options) == 1:
         del entry["anyOf"]
         entry.update(options[0])
+
+
+def _close_maps(part: object) -> None:
+    """Where the names in a map have a pattern, no other names are allowed."""
+    if isinstance(part, dict):
+        if "patternProperties" in part:
+            part["additionalProperties"] = False
+        for inner in part.values():
+            _close_maps(inner)
+    elif isinstance(part, list):
+        for inner in part:
+            _close_maps(inner)
 
 
 def _drop_titles(part: dict[str, Any]) -> None:

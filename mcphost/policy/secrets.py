@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from mcphost.policy.faults import Fault, listing, nearest
 from mcphost.policy.fields import AbsolutePath, Model, VariableName
-from mcphost.policy.files import Unreadable, read_bounded
+from mcphost.policy.files import Unreadable, check_encodable, read_bounded
 
 # More than any key or certificate chain, less than what execve accepts in one string (MAX_ARG_STRLEN).
 MAX_SECRET_BYTES = 64 * 1024
@@ -130,8 +130,10 @@ def _checked(value: str | None, source: str, *, at: str) -> Secret:
         raise Fault(f"{source} is not set", at=(at,))
     if not value:
         raise Fault(f"{source} is empty", at=(at,))
-    if "\0" in value:
-        raise Fault(f"{source} holds a NUL character", at=(at,))
+    try:
+        check_encodable(value)
+    except Fault as fault:
+        raise Fault(f"{source}: {fault.message}", at=(at,)) from None
     return Secret(value)
 
 

@@ -30,12 +30,13 @@ _INSTANT_ALLOWED = "YYYY-MM-DD, or YYYY-MM-DDTHH:MM:SSZ"
 
 def _read_instant(value: object) -> object:
     """A date alone means its first instant in UTC: from that day on the token is refused."""
-    if not isinstance(value, str):
+    if isinstance(value, dt.datetime):
         return value
-    if not (_DATE.fullmatch(value) or _INSTANT.fullmatch(value)):
+    text = str(value)
+    if not (_DATE.fullmatch(text) or _INSTANT.fullmatch(text)):
         raise Fault("is not a date", allowed=_INSTANT_ALLOWED)
     try:
-        moment = dt.datetime.fromisoformat(value.upper())
+        moment = dt.datetime.fromisoformat(text.upper())
     except ValueError:
         raise Fault("there is no such date", allowed=_INSTANT_ALLOWED) from None
     return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)

@@ -151,6 +151,17 @@ def _schema(pattern: re.Pattern[str], *kinds: str) -> WithJsonSchema:
     return WithJsonSchema({"type": kind, "pattern": f"^(?:{pattern.pattern})$"})
 
 
+def at_least(count: int) -> AfterValidator:
+    """The lower bound of a size, told as one would write it."""
+
+    def check(size: int) -> int:
+        if size < count:
+            raise Fault(f"must be at least {format_bytes(count)}")
+        return size
+
+    return AfterValidator(check)
+
+
 def _positive(seconds: float) -> float:
     if seconds <= 0:
         raise Fault("must be longer than zero")

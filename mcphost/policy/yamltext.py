@@ -19,6 +19,8 @@ from mcphost.policy.places import KeyPath, Place, Places
 
 _QUOTE_STAR = 'a value that starts with * must be quoted: "*"'
 
+_QUOTE_BANG = "a value that starts with ! must be quoted"
+
 
 class _Mark(Protocol):
     """A point in the text as PyYAML counts it, from 0."""
@@ -115,6 +117,7 @@ class _Composer:
         key, plain = event.value, event.style is None
         if plain and key == "<<":
             self._blame(place, path, "merge keys are not read; write the keys out")
+            self._document.broken.add(path)
             return None
         first = self._document.places.keys.get((*path, key))
         if first is not None:
@@ -123,11 +126,12 @@ class _Composer:
         self._refuse_properties(event, (*path, key))
         if plain and not isinstance(plain_value(key), str):
             self._blame(place, (*path, key), "a key must be a string; quote it")
+            self._document.broken.add((*path, key))
         return key
 
     def _scalar(self, event: yaml.ScalarEvent, path: KeyPath) -> object:
         if event.style is None and self._place(event).line != _mark_place(self._file, event.end_mark).line:
-            self._break(path, "an unquoted value runs over several lines; indent what follows, or quote it")
+            self._break(path, "an unquoted value runs over several lines; check the indentation, or quote it")
         try:
             check_encodable(event.value)
         except Fault as fault:
@@ -187,6 +191,8 @@ def _explain(error: yaml.MarkedYAMLError) -> str:
         return "a tab stands where YAML allows only spaces"
     if "alias" in context:
         return _QUOTE_STAR
+    if "tag" in context:
+        return _QUOTE_BANG
     if "cannot start any token" in problem:
         return "a value that starts with this character must be quoted"
     if "mapping values are not allowed" in problem:

@@ -89,8 +89,9 @@ def modern_result(method: str, members: Fields, server_info: Raw) -> Fields:
     """A result with what the modern face owes: its type, who answered, and caching hints.
 
     Lists are cut to what the caller may see, so nothing of ours may be shared between callers: `private`.
+    Every result carried is complete; what a legacy server wrote under that name means nothing in its era.
     """
-    members.setdefault("resultType", _COMPLETE)
+    members["resultType"] = _COMPLETE
     meta = jsonrpc.fields(members.get("_meta", EMPTY_OBJECT), "_meta")
     meta.setdefault(META_SERVER, server_info)
     members["_meta"] = jsonrpc.raw(meta)
@@ -103,12 +104,15 @@ def modern_result(method: str, members: Fields, server_info: Raw) -> Fields:
 def error_to_client(error: ErrorObject, eras: Eras) -> ErrorObject:
     """The error that a client of its era is given.
 
-    The modern text reserves codes for itself; a server of another era that uses one is not let through.
+    The modern text reserves codes for itself; a server of another era that uses one is not let through. To
+    a legacy client they are a server's own codes (JSON-RPC 2.0, section 5.1; -32042 is one of 2025-11-25).
     """
-    if eras.client == "modern" and error.code == RESOURCE_NOT_FOUND:
+    if eras.client == "legacy":
+        return error
+    if error.code == RESOURCE_NOT_FOUND:
         return ErrorObject(errors.INVALID_PARAMS, error.message, error.data)
     reserved = -32099 <= error.code <= -32020  # noqa: PLR2004
-    if reserved and error.code not in errors.MODERN_STATUS:
+    if reserved and (eras.worker == "legacy" or error.code not in errors.MODERN_STATUS):
         return ErrorObject(errors.INTERNAL_ERROR, error.message, error.data)
     return error
 

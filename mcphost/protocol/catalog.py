@@ -95,7 +95,9 @@ def rewrite_uris(server: str, result: Raw) -> Raw:
 
     Everything else in the result is left as it was.
     """
-    if b'"uri"' not in bytes(result):
+    data = bytes(result)
+    # JSON may also spell the letters of a key as \u0075 and so on.
+    if b'"uri"' not in data and b"\\u00" not in data:
         return result
     try:
         members = jsonrpc.fields(result, "result")

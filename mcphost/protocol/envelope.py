@@ -80,7 +80,7 @@ def _judge(message: jsonrpc.Message, headers: Headers) -> Inbound:
     era = versions.era_of_header(headers.version)
     if message.kind in {"result", "error"}:
         if era == "modern":
-            raise _refused(message, INVALID_REQUEST, "a client must not post responses")
+            raise DownstreamProtocolError(INVALID_REQUEST, "a client must not post responses")
         return Inbound(era, message, {}, {})
     params = jsonrpc.fields(message.body)
     meta = jsonrpc.fields(params["_meta"], "params._meta") if "_meta" in params else {}
@@ -129,9 +129,13 @@ def _decoded(inbound: Inbound, value: str | None) -> str | None:
     if encoded == value or not encoded.endswith("?="):
         return value
     try:
-        return base64.b64decode(encoded[:-2], validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        raise _refused(inbound.message, HEADER_MISMATCH, "the header Mcp-Name is not valid base64") from None
+        spelling = encoded[:-2].encode("ascii")
+        decoded = base64.b64decode(spelling, validate=True)
+        if base64.b64encode(decoded) == spelling:  # else the last character holds bits that mean nothing
+            return decoded.decode()
+    except (binascii.Error, UnicodeError):
+        pass
+    raise _refused(inbound.message, HEADER_MISMATCH, "the header Mcp-Name is not valid base64")
 
 
 def _refused(

@@ -15,16 +15,17 @@ class LineReader:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._held: list[bytes] = []
-        self._held_bytes = 0
+        # One buffer and no list of pieces: a server that writes byte by byte would make a list of many small
+        # objects, each far larger than what it holds.
+        self._held = bytearray()
 
     def __repr__(self) -> str:
-        return f"<LineReader {self._held_bytes} of {self._max_bytes} bytes held>"
+        return f"<LineReader {len(self._held)} of {self._max_bytes} bytes held>"
 
     @property
     def held_bytes(self) -> int:
         """Bytes of an unfinished line."""
-        return self._held_bytes
+        return len(self._held)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Give the lines that `data` completes, without their line breaks.
@@ -47,14 +48,12 @@ class LineReader:
                 raise LineTooLong
             return tail
         self._hold(tail)
-        line = b"".join(self._held)
+        line = bytes(self._held)
         self._held.clear()
-        self._held_bytes = 0
         return line
 
     def _hold(self, piece: bytes) -> None:
-        self._held_bytes += len(piece)
-        if self._held_bytes > self._max_bytes:
+        if len(self._held) + len(piece) > self._max_bytes:
             self._held.clear()
             raise LineTooLong
-        self._held.append(piece)
+        self._held += piece

@@ -192,12 +192,12 @@ def encode_notification(method: str, params: Mapping[str, Raw] | None) -> bytes:
 
 
 def encode_answer(identifier: bytes, result: Raw) -> bytes:
-    """A successful response, without a line break. `identifier` is raw JSON."""
+    """A successful response. `identifier` is raw JSON; line breaks between the result's tokens are left."""
     return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (identifier or b"null", bytes(result))
 
 
 def encode_error(identifier: bytes, error: ErrorObject | WireError) -> bytes:
-    """An error response, without a line break; an id that could not be read is left out (2026-07-28)."""
+    """An error response; an id that could not be read is left out (2026-07-28)."""
     members: dict[str, object] = {"code": error.code, "message": error.message}
     if error.data:
         members["data"] = error.data

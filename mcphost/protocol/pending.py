@@ -57,6 +57,10 @@ class Pending(Generic[T]):
         """Whether an answer to this id may still arrive; asked once per id."""
         return self._abandoned.pop(identifier, self) is None
 
+    def is_abandoned(self, identifier: int) -> bool:
+        """Whether an id was abandoned and no answer to it has come yet."""
+        return identifier in self._abandoned
+
     def drain(self) -> list[T]:
         """Everything that waits, waiting no more."""
         entries = list(self._waiting.values())

@@ -36,7 +36,7 @@ class ServerFacts:
     era: Era
     version: str
     capabilities: Fields = field(default_factory=dict)
-    info: Raw = EMPTY_OBJECT
+    info: Raw = field(default_factory=lambda: EMPTY_OBJECT)
     instructions: str | None = None
 
 
@@ -218,8 +218,12 @@ class Upstream(Generic[T]):
             params = jsonrpc.fields(message.body)
         except jsonrpc.Malformed:
             return Offence("not-json-rpc")
-        entry = self._pending.get(_own_id(bytes(params.get("progressToken", b""))))
-        return Offence("unknown-token") if entry is None else Progressed(entry, params)
+        token = _own_id(bytes(params.get("progressToken", b"")))
+        entry = self._pending.get(token)
+        if entry is not None:
+            return Progressed(entry, params)
+        # A server that reports progress before it has read our cancellation does nothing wrong.
+        return Notified(message.method) if self._pending.is_abandoned(token) else Offence("unknown-token")
 
 
 def _own_id(data: bytes) -> int:

@@ -20,7 +20,7 @@ from mcphost.decisions.guard import Guard
 from mcphost.decisions.identity import Principal, Tokens
 from mcphost.decisions.routing import Endpoint, endpoint_of
 from mcphost.decisions.sessions import ID_BYTES, Session, Sessions
-from mcphost.errors import BadHttp, DownstreamProtocolError, Forbidden, McpHostError, NotFound
+from mcphost.errors import BadHttp, Forbidden, McpHostError, NotFound
 from mcphost.protocol import envelope, jsonrpc
 from mcphost.protocol.envelope import Headers, Inbound
 from mcphost.telemetry.metrics import Metrics
@@ -92,8 +92,7 @@ class HttpFront:
         except McpHostError as error:
             self._metrics.refused(error.reason)
             wire = errors.to_wire(error)
-            request_id = error.request_id if isinstance(error, DownstreamProtocolError) else b""
-            await _send_json(send, wire.status, jsonrpc.encode_error(request_id, wire), wire.headers)
+            await _send_json(send, wire.status, jsonrpc.encode_error(error.request_id, wire), wire.headers)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _headers(scope["headers"])
@@ -116,7 +115,11 @@ class HttpFront:
         _check_media(headers)
         body = await self._body(headers, receive)
         inbound = envelope.read(body, _mcp_headers(headers))
-        await self._post(caller, endpoint, inbound, headers, (receive, send))
+        try:
+            await self._post(caller, endpoint, inbound, headers, (receive, send))
+        except McpHostError as error:
+            error.request_id = inbound.id
+            raise
 
     def _principal(self, authorization: str | None) -> Principal:
         if self._access.anonymous is not None:

@@ -88,6 +88,7 @@ class Listener:
         config = uvicorn.Config(
             app,
             http=BoundedHttpProtocol,
+            interface="asgi3",
             ws="none",
             lifespan="off",
             loop="none",
@@ -114,6 +115,7 @@ class Listener:
         try:
             await self._server.serve([self._socket])
         finally:
+            self._socket.close()
             self._stopped.set()
 
     def stop(self) -> None:

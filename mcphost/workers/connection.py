@@ -29,9 +29,14 @@ MAX_UNSENT_BYTES: Final = 32 * 1024 * 1024
 # these it is a flood, which would cost other tenants the loop's time.
 OFFENCES: Final = Rate(per_second=10.0, burst=200)
 USELESS: Final = Rate(per_second=2000.0, burst=20_000)
+COUNTED_BYTES: Final = 4096  # a message counts once more for each such piece of it
 
 STDERR_LINES: Final = 50
 STDERR_LINE_BYTES: Final = 2000
+
+# What is read of a worker's stderr; one that writes faster is left waiting for its own pipe.
+STDERR_BYTES_PER_SECOND: Final = 256 * 1024
+STDERR_SHORT_PAUSE_SECONDS: Final = 0.05  # a burst of a few lines is read on without a pause
 
 OnProgress = Callable[[Fields], None]
 Build = Callable[[int], Fields]
@@ -85,7 +90,7 @@ class Connection:
         files = [os.fdopen(process.stdin, "wb", 0), os.fdopen(process.stdout, "rb", 0)]
         files.append(os.fdopen(process.stderr, "rb", 0))
         try:
-            self._writer, _ = await self._loop.connect_write_pipe(lambda: _Stdin(self.lose), files[0])
+            self._writer, _ = await self._loop.connect_write_pipe(lambda: _Stdin(self._stdin_lost), files[0])
             for make, file in ((lambda: _Pipe(self._read, self._ended), files[1]),
                                (lambda: _Stderr(self._told), files[2])):  # fmt: skip
                 transport, _ = await self._loop.connect_read_pipe(make, file)
@@ -122,6 +127,7 @@ class Connection:
 
     def close_stdin(self) -> None:
         """Tell the worker that no more will come; most end by themselves."""
+        self.lose("the worker is being stopped")
         if self._writer is not None:
             self._writer.close()
 
@@ -183,20 +189,32 @@ class Connection:
                 self._send(reply)
             case _:
                 pass
-        self._count(event)
+        self._count(event, len(line))
         self._on_event(event)
 
-    def _count(self, event: upstream.Event[InFlight]) -> None:
+    def _count(self, event: upstream.Event[InFlight], size: int) -> None:
         offence = isinstance(event, upstream.Offence)
         limiter = self._offences if offence else self._useless
-        if limiter.wait_for(self._loop.time()):
+        if limiter.wait_for(self._loop.time(), cost=1 + size // COUNTED_BYTES):
             what = "messages that are no MCP" if offence else "messages that no call asked for"
             self.lose(f"the server flooded us with {what}")
 
     def _told(self, data: bytes) -> None:
-        for line in data.splitlines():
+        pause = len(data) / STDERR_BYTES_PER_SECOND
+        if pause > STDERR_SHORT_PAUSE_SECONDS:
+            self._readers[1].pause_reading()
+            self._loop.call_later(pause, self._resume_stderr)
+        for line in data[-STDERR_LINES * STDERR_LINE_BYTES :].splitlines()[-STDERR_LINES:]:
             self.stderr_tail.append(line[:STDERR_LINE_BYTES].decode(errors="replace"))
         self._on_stderr(data)
+
+    def _resume_stderr(self) -> None:
+        if not self._readers[1].is_closing():
+            self._readers[1].resume_reading()
+
+    def _stdin_lost(self) -> None:
+        self._writer = None
+        self.lose("the server closed its input")
 
     def _ended(self) -> None:
         self.lose("the server closed its output")
@@ -224,9 +242,8 @@ class _Stderr(_Pipe):
 class _Stdin(asyncio.Protocol):
     """The writing end; its loss is the worker's, since nothing can be asked any more."""
 
-    def __init__(self, lose: Callable[[str], None]) -> None:
-        self._lose = lose
+    def __init__(self, lost: Callable[[], None]) -> None:
+        self._lost = lost
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if exc is not None:
-            self._lose("the server closed its input")
+        self._lost()

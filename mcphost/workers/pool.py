@@ -59,4 +59,4 @@ class Pool:
 
     def settled(self) -> bool:
         """Whether no worker set is at its first start: each is ready, or in trouble that is visible."""
-        return all(each.state != "starting" or each.trouble for each in self._sets.values())
+        return not any(each.at_first_start for each in self._sets.values())

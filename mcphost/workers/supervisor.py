@@ -75,6 +75,11 @@ class WorkerSet:
         """Have a worker started if there is none."""
         self._wanted.set()
 
+    @property
+    def at_first_start(self) -> bool:
+        """Whether a worker is wanted and none was ready or in trouble since."""
+        return self._wanted.is_set() and self.state in {"stopped", "starting"} and not self.trouble
+
     async def ready(self) -> Worker:
         """The worker, once it is ready. The caller bounds the wait.
 

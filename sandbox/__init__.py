@@ -1,0 +1,45 @@
+"""Confinement of untrusted processes with what the Linux kernel offers, and nothing but the standard library.
+
+`probe()` says what this machine and user can apply; `Spawner` starts confined workers and reports what is in force for
+each, as read back from the kernel; `run()` is the small blocking way for one program. Nothing here imports an event
+loop: watch `Spawner.fileno()` and call `receive()`.
+"""
+
+from sandbox.errors import (
+    SandboxError,
+    SandboxSetupFailed,
+    SandboxUnsupported,
+    SpawnerBusy,
+    SpawnerGone,
+    SpecInvalid,
+)
+from sandbox.layers import LAYERS, LayerStatus
+from sandbox.messages import Exited, Spawned, SpawnFailed
+from sandbox.oneshot import Finished, run
+from sandbox.probe import Features, probe, unmet
+from sandbox.spawner import Spawner
+from sandbox.spec import Limits, Mount, SandboxSpec, Tmpfs
+
+__all__ = [
+    "LAYERS",
+    "Exited",
+    "Features",
+    "Finished",
+    "LayerStatus",
+    "Limits",
+    "Mount",
+    "SandboxError",
+    "SandboxSetupFailed",
+    "SandboxSpec",
+    "SandboxUnsupported",
+    "SpawnFailed",
+    "Spawned",
+    "Spawner",
+    "SpawnerBusy",
+    "SpawnerGone",
+    "SpecInvalid",
+    "Tmpfs",
+    "probe",
+    "run",
+    "unmet",
+]

@@ -1,0 +1,63 @@
+"""Which control groups this process can use, and the removal of what a killed spawner left in them."""
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from sandbox import cgroups, cgroups_v1, cgroups_v2
+
+_NAME = re.compile(r"sandbox\.(\d+)\.(\d+)")
+_PAUSE_SECONDS = 0.005
+
+
+def open_driver() -> cgroups.Driver:
+    """The driver for this machine, opened. Version 2 where it has controllers, else version 1, else none."""
+    own_v2, own_v1 = cgroups_v2.own_place(), cgroups_v1.own_places()
+    driver: cgroups.Driver
+    if own_v2 is not None and _offers_controllers(own_v2):
+        driver = cgroups_v2.V2Driver(own_v2)
+    elif own_v1.keys() & set(cgroups.CONTROLLERS.values()):
+        driver = cgroups_v1.V1Driver(own_v1)
+    else:
+        driver = cgroups.NullDriver("no control groups are mounted here")
+    driver.open()
+    return driver
+
+
+def sweep(*, wait_seconds: float = 0.0) -> None:
+    """Remove the groups of spawners that are dead, waiting for their processes to go for at most `wait_seconds`.
+
+    Groups of living spawners, told by pid and start time, are never touched.
+    """
+    deadline = time.monotonic() + wait_seconds
+    while any(not _remove(place) for place in _stale()):
+        if time.monotonic() >= deadline:
+            return
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _offers_controllers(own: Path) -> bool:
+    try:
+        offered = set((own / "cgroup.controllers").read_text("ascii").split())
+    except OSError:
+        return False
+    return not offered.isdisjoint(cgroups.CONTROLLERS.values())
+
+
+def _stale() -> Iterator[Path]:
+    own_v2 = cgroups_v2.own_place()
+    for place in {*cgroups_v1.own_places().values(), *([] if own_v2 is None else [own_v2])}:
+        for child in place.glob("sandbox.*"):
+            match = _NAME.fullmatch(child.name)
+            if match and cgroups.start_time(int(match[1])) != int(match[2]):
+                yield child
+
+
+def _remove(place: Path) -> bool:
+    for child in place.iterdir():
+        if child.is_dir():
+            group = cgroups.GroupFiles(child)
+            cgroups.kill_all(None, [group])
+            group.remove()
+    return cgroups.GroupFiles(place).remove()

@@ -1,0 +1,99 @@
+"""Access control by the worker over itself, for good: files by place, TCP, signals, abstract sockets (landlock(7)).
+
+The rules repeat in the kernel's own access checks what the mounts already say, so that neither wall stands alone.
+"""
+
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from sandbox import syscalls
+
+# include/uapi/linux/landlock.h, LANDLOCK_ACCESS_FS_*
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+_REMOVE_DIR, _REMOVE_FILE = 1 << 4, 1 << 5
+_MAKE_CHAR, _MAKE_DIR, _MAKE_REG, _MAKE_SOCK, _MAKE_FIFO, _MAKE_BLOCK, _MAKE_SYM = (1 << bit for bit in range(6, 13))
+_REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
+
+_ALL_OF_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}
+_ALL_FROM_ABI_5 = (1 << 16) - 1
+_NET_SINCE, _SCOPE_SINCE = 4, 6
+_BIND_TCP_AND_CONNECT_TCP = 0b11
+_SCOPE_ABSTRACT_UNIX_AND_SIGNAL = 0b11
+_RULE_PATH_BENEATH = 1
+
+# What may be granted on something that is no directory; the kernel refuses the rest there (EINVAL).
+_FILE_RIGHTS = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
+
+Access = Literal["look", "run", "write", "device"]
+_RIGHTS: dict[Access, int] = {
+    "look": _READ_FILE | _READ_DIR,
+    "run": _READ_FILE | _READ_DIR | _EXECUTE,
+    "write": _READ_FILE | _READ_DIR | _WRITE_FILE | _TRUNCATE | _REFER | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR
+    | _MAKE_REG | _MAKE_SOCK | _MAKE_FIFO | _MAKE_SYM,
+    "device": _READ_FILE | _WRITE_FILE | _IOCTL_DEV,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What is granted on `path` and everything beneath it."""
+
+    path: str
+    access: Access
+
+
+def restrict(rules: Iterable[Rule]) -> int:
+    """Apply `rules` to this process and all it will start, and give the ABI version used. Needs no-new-privs."""
+    abi = syscalls.landlock_abi()
+    handled = _ALL_OF_ABI.get(abi, _ALL_FROM_ABI_5)
+    attributes = struct.pack("=Q", handled)
+    if abi >= _NET_SINCE:
+        attributes += struct.pack("=Q", _BIND_TCP_AND_CONNECT_TCP)
+    if abi >= _SCOPE_SINCE:
+        attributes += struct.pack("=Q", _SCOPE_ABSTRACT_UNIX_AND_SIGNAL)
+    ruleset = syscalls.landlock_create_ruleset(attributes)
+    try:
+        for rule in rules:
+            _add(ruleset, rule, handled)
+        syscalls.landlock_restrict_self(ruleset)
+    finally:
+        os.close(ruleset)
+    return abi
+
+
+def _add(ruleset: int, rule: Rule, handled: int) -> None:
+    place = os.open(rule.path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        is_directory = stat.S_ISDIR(os.fstat(place).st_mode)
+        rights = _RIGHTS[rule.access] & handled & (-1 if is_directory else _FILE_RIGHTS)
+        syscalls.landlock_add_rule(ruleset, _RULE_PATH_BENEATH, struct.pack("=Qi", rights, place))
+    finally:
+        os.close(place)
+
+
+def denial_seen(abi: int) -> str | None:
+    """Do something only Landlock refuses, and say what was refused; None when it was not.
+
+    A confined process may change no mount, whatever Linux capabilities it holds; asking to make the root mount private
+    changes nothing where it is private already. Without such capabilities, binding a TCP port tells (ABI 4).
+    """
+    try:
+        syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+    except PermissionError:
+        if abi < _NET_SINCE:
+            return "a change of mounts was refused"
+    else:
+        return None
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as server:
+            server.bind(("127.0.0.1", 0))
+    except PermissionError:
+        return "binding a TCP port was refused"
+    except OSError:
+        return "a change of mounts was refused"
+    return None

@@ -1,0 +1,87 @@
+"""Giving up privilege for good: user and group, Linux capabilities, securebits, no-new-privs, ptrace-ability.
+
+See capabilities(7), credentials(7), prctl(2).
+"""
+
+import os
+import signal
+from contextlib import suppress
+
+from sandbox import syscalls
+
+# The user every worker is inside its namespace, and the owner of its data on disk. Debian reserves 65000-65533 and
+# allocates none of them (Debian policy, 9.2.2), systemd leaves 65520-65533 unused (UIDS-GIDS.md).
+WORKER_ID = 65533
+
+# NOROOT, NO_SETUID_FIXUP, NO_CAP_AMBIENT_RAISE, each locked, and KEEP_CAPS locked off (include/uapi/linux/securebits.h).
+_SECUREBITS = 0b11101111
+_MAX_CAPABILITIES = 64
+
+_WORKER_OOM_SCORE_ADJ = 500
+
+
+def become(uid: int, gid: int) -> None:
+    """Change every user and group id of this process; groups are left behind where the kernel lets us.
+
+    The permitted Linux capabilities survive when user 0 has no meaning in this user namespace, which is how the steps
+    after this one can still mount.
+    """
+    # Denied in a namespace that an ordinary user made: its groups stay, and reach nothing that is not mounted.
+    with suppress(PermissionError):
+        os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+
+
+def keep_capabilities() -> None:
+    """Let the permitted set survive a change away from user 0; for a start without a user namespace."""
+    syscalls.prctl(syscalls.PR_SET_SECUREBITS, 0b0100)
+
+
+def lock_down() -> None:
+    """No Linux capability can be gained any more: securebits locked, bounding and ambient sets emptied."""
+    syscalls.prctl(syscalls.PR_SET_SECUREBITS, _SECUREBITS)
+    syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
+    for number in range(_MAX_CAPABILITIES):
+        try:
+            syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
+        except OSError as error:
+            if error.errno == 22:  # noqa: PLR2004 - EINVAL: the kernel knows no more
+                return
+            raise
+
+
+def forbid_new() -> None:
+    """No exec gains privilege any more."""
+    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def drop_capabilities() -> None:
+    """Empty the effective, permitted and inheritable sets."""
+    syscalls.capset_nothing()
+
+
+def die_with_parent() -> None:
+    """SIGKILL when the parent ends. A change of credentials clears this, so it is set again after each."""
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def hide_memory() -> None:
+    """Nobody without privilege on this machine reads this process through /proc or ptrace."""
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+
+
+def show_memory() -> None:
+    """Undo `hide_memory`, as exec will in a moment anyway, so that the spawner can read back what is in force."""
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of orphaned descendants, where there is no pid namespace to do that."""
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_first() -> None:
+    """When memory runs out, the worker goes before its init and before anything of this machine."""
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write(str(_WORKER_OOM_SCORE_ADJ))

@@ -1,0 +1,64 @@
+"""Per-process caps that hold where no cgroup does (getrlimit(2), prlimit(2))."""
+
+import resource
+
+from sandbox.spec import Limits
+
+# What an unprivileged process may pin; enough for a few secrets, nothing to starve a machine with.
+_LOCKED_MEMORY_BYTES = 64 * 1024
+_PENDING_SIGNALS = 1024
+
+# Room for init and for the threads of one language runtime where no cap on processes was asked for.
+_INIT_PROCESSES = 1
+
+
+def wanted(limits: Limits) -> dict[int, int]:
+    """The limits to set, soft and hard alike, by resource number.
+
+    The process limit counts every process of the worker's user: with a user per worker, or a user namespace per
+    worker (Linux 5.14), that is this worker alone.
+    """
+    values = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: limits.files,
+        resource.RLIMIT_MEMLOCK: _LOCKED_MEMORY_BYTES,
+        resource.RLIMIT_MSGQUEUE: 0,
+        resource.RLIMIT_NICE: 0,
+        resource.RLIMIT_RTPRIO: 0,
+        resource.RLIMIT_SIGPENDING: _PENDING_SIGNALS,
+    }
+    if limits.file_size_bytes is not None:
+        values[resource.RLIMIT_FSIZE] = limits.file_size_bytes
+    if limits.pids is not None:
+        values[resource.RLIMIT_NPROC] = limits.pids + _INIT_PROCESSES
+    return values
+
+
+def apply(limits: Limits) -> None:
+    """Set them on this process; a hard limit already below stays as it is."""
+    for number, value in wanted(limits).items():
+        _, hard = resource.getrlimit(number)
+        lowered = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(number, (lowered, lowered))
+
+
+# Titles of /proc/<pid>/limits (proc_pid_limits(5)).
+_TITLES = {
+    "Max core file size": resource.RLIMIT_CORE,
+    "Max open files": resource.RLIMIT_NOFILE,
+    "Max locked memory": resource.RLIMIT_MEMLOCK,
+    "Max file size": resource.RLIMIT_FSIZE,
+    "Max processes": resource.RLIMIT_NPROC,
+}
+
+
+def read_back(text: str, limits: Limits) -> list[str]:
+    """What in `text`, a /proc/<pid>/limits, is above what was wanted; empty when all holds."""
+    above = []
+    expected = wanted(limits)
+    for line in text.splitlines()[1:]:
+        title, soft_and_hard = line[:26].strip(), line[26:].split()
+        value = expected.get(_TITLES.get(title, -1))
+        if value is not None and (soft_and_hard[1] == "unlimited" or int(soft_and_hard[1]) > value):
+            above.append(f"{title} is {soft_and_hard[1]}")
+    return above

@@ -1,0 +1,174 @@
+"""The runtime's side of the fork server: one process started from here, one socket, no threads and no event loop.
+
+The runtime needs no privilege of its own and holds none: it sends specifications and descriptors, and receives what
+became of them. Everything that touches the kernel's confinements happens in the process started here (`_spawnd`).
+"""
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Self
+
+from sandbox import cgroup_tree
+from sandbox.errors import SandboxError, SpawnerBusy, SpawnerGone, SpecInvalid
+from sandbox.messages import (
+    MAX_PACKET_BYTES,
+    PROTOCOL_VERSION,
+    Event,
+    Kill,
+    MalformedMessage,
+    Request,
+    Signal,
+    Spawn,
+    decode_event,
+    decode_hello,
+    encode_request,
+)
+from sandbox.probe import Features
+from sandbox.spec import SandboxSpec
+
+# A fork server greets after about 0.1 s; the bound is for a machine that swaps.
+START_TIMEOUT_SECONDS = 20.0
+# Killing a full house of workers and removing their groups is tens of milliseconds.
+CLOSE_TIMEOUT_SECONDS = 10.0
+
+# The package's own folder goes last, so that nothing beside it can stand in for a module of the standard library.
+_BOOT = "import sys; sys.path.append(sys.argv[1]); from sandbox._spawnd import main; main(int(sys.argv[2]), sys.argv[3])"
+
+
+class Spawner:
+    """A running fork server. Owned by whoever called `start`, who must `close` it.
+
+    Not thread-safe: one event loop owns it. Its workers cannot outlive it, and it cannot outlive this process.
+    """
+
+    def __init__(self, process: "subprocess.Popen[bytes]", channel: socket.socket, pidfd: int) -> None:
+        self._process = process
+        self._channel = channel
+        self._closed = False
+        self.pid = process.pid
+        self.pidfd = pidfd
+        self.features = Features(())
+
+    def __repr__(self) -> str:
+        return f"<Spawner pid={self.pid} {'closed' if self._closed else 'open'}>"
+
+    @classmethod
+    def start(cls, *, name: str = "mcphost") -> Self:
+        """Start a fork server and wait, at most `START_TIMEOUT_SECONDS`, until it can take requests.
+
+        Raises:
+            SpawnerGone: it ended or did not answer in time; nothing of it is left.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT]
+            arguments = [str(Path(__file__).resolve().parent.parent), str(theirs.fileno()), name]
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                command + arguments,
+                env={},
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        spawner = cls(process, ours, os.pidfd_open(process.pid))
+        try:
+            spawner._greet()
+        except BaseException:
+            spawner.close()
+            raise
+        return spawner
+
+    def _greet(self) -> None:
+        self._channel.settimeout(START_TIMEOUT_SECONDS)
+        try:
+            hello = decode_hello(self._channel.recv(MAX_PACKET_BYTES))
+        except (OSError, MalformedMessage) as error:
+            raise SpawnerGone(f"the fork server did not start: {error}") from None
+        if hello.version != PROTOCOL_VERSION:
+            raise SpawnerGone(f"the fork server speaks version {hello.version}, not {PROTOCOL_VERSION}")
+        self.features = Features(hello.features)
+        self._channel.setblocking(False)
+
+    def fileno(self) -> int:
+        """The socket to watch for readability; readable means that `receive` has something to say."""
+        return self._channel.fileno()
+
+    def spawn(self, request: int, spec: SandboxSpec, stdin_fd: int, stdout_fd: int, stderr_fd: int) -> None:
+        """Ask for a worker. The answer is a `Spawned` or `SpawnFailed` of the same `request` number.
+
+        The descriptors are copied; the caller keeps its own and should close them once the request is sent.
+
+        Raises:
+            SpecInvalid: the specification does not fit into one packet.
+            SpawnerBusy: the socket is full.
+            SpawnerGone: there is nobody to ask.
+        """
+        self._send(Spawn(request, spec), [stdin_fd, stdout_fd, stderr_fd])
+
+    def signal(self, worker: int, signum: int) -> None:
+        """Send a signal to the worker's first process. An unknown worker is ignored."""
+        self._send(Signal(worker, signum), [])
+
+    def kill(self, worker: int) -> None:
+        """End the worker and everything it started, whatever it does against that. An unknown worker is ignored."""
+        self._send(Kill(worker), [])
+
+    def receive(self) -> list[Event]:
+        """What happened since the last time; empty when nothing did. Never blocks.
+
+        Raises:
+            SpawnerGone: the fork server has ended, and nothing is left to be received.
+        """
+        events: list[Event] = []
+        while True:
+            try:
+                packet = self._channel.recv(MAX_PACKET_BYTES)
+            except BlockingIOError:
+                return events
+            except OSError:
+                packet = b""
+            if not packet:
+                break
+            events.append(decode_event(packet))
+        if not events:
+            raise SpawnerGone("the fork server has ended, and its workers with it")
+        return events
+
+    def close(self) -> None:
+        """End every worker and the fork server; blocks for at most `CLOSE_TIMEOUT_SECONDS`. Idempotent.
+
+        Afterwards no process, cgroup or mount of theirs is left, also where the fork server was killed before.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._channel.close()
+        waiter = select.poll()
+        waiter.register(self.pidfd, select.POLLIN)
+        if not waiter.poll(CLOSE_TIMEOUT_SECONDS * 1000):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        self._process.wait()
+        os.close(self.pidfd)
+        cgroup_tree.sweep(wait_seconds=CLOSE_TIMEOUT_SECONDS)
+
+    def _send(self, request: Request, descriptors: list[int]) -> None:
+        packet = encode_request(request)
+        if len(packet) > MAX_PACKET_BYTES:
+            raise SpecInvalid(f"the request has {len(packet)} bytes, more than {MAX_PACKET_BYTES}")
+        try:
+            socket.send_fds(self._channel, [packet], descriptors)
+        except BlockingIOError:
+            raise SpawnerBusy("the fork server has not yet taken the requests before this one") from None
+        except (BrokenPipeError, ConnectionResetError):
+            raise SpawnerGone("the fork server has ended, and its workers with it") from None
+        except OSError as error:
+            raise SandboxError(f"the request could not be sent: {error.strerror}") from None

@@ -1,0 +1,213 @@
+"""What to confine and how: frozen values with their units in their names, checked once when they are made.
+
+A specification crosses a socket to the fork server as JSON (`to_wire` and `from_wire`); what arrives there is checked
+by the same constructors, so a malformed one is refused with `SpecInvalid` and never half applied.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import PurePosixPath
+from typing import Literal, cast
+
+from sandbox.errors import SpecInvalid
+from sandbox.layers import LAYERS
+
+KIB = 1024
+MIB = 1024 * KIB
+DATA_TARGET = "/data"
+DEFAULT_TMPFS_BYTES = 64 * MIB
+DEFAULT_TMPFS_INODES = 4096
+
+# A start carries one descriptor per mount through the fork server; the bound keeps a start cheap and its message small.
+MAX_MOUNTS = 64
+MAX_TMPFS = 16
+MAX_ARGUMENTS = 1024
+MAX_VARIABLES = 1024
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?")
+# Where the sandbox builds its own files; a mount over one of these would undo a confinement.
+_RESERVED = ("/", "/proc", "/dev", "/sys", "/etc/passwd", "/etc/group", "/etc/hosts", "/etc/nsswitch.conf")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A path of this machine, `source`, seen as `target` inside: read-only unless `writable`.
+
+    A writable mount is never executable, and the machine's own permissions still apply to it: the worker's user is
+    nobody there.
+    """
+
+    source: str
+    target: str
+    writable: bool = False
+
+    def __post_init__(self) -> None:
+        _check_path("mount source", self.source)
+        _check_target("mount target", self.target)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tmpfs:
+    """Scratch space in memory, empty at every start and never executable."""
+
+    target: str
+    size_bytes: int
+    inodes: int = DEFAULT_TMPFS_INODES
+
+    def __post_init__(self) -> None:
+        if self.target != "/dev/shm":  # noqa: S108 - a path inside the sandbox
+            _check_target("tmpfs target", self.target)
+        _check_number("tmpfs size_bytes", self.size_bytes, minimum=4 * KIB)
+        _check_number("tmpfs inodes", self.inodes, minimum=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Caps on one worker, all its descendants included. None leaves that resource uncapped.
+
+    `cpu_millis` is thousandths of one cpu; `files` is open descriptors per process; `file_size_bytes` the largest file
+    a process may write.
+    """
+
+    memory_bytes: int | None = None
+    pids: int | None = None
+    cpu_millis: int | None = None
+    files: int = 256
+    file_size_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_number("memory_bytes", self.memory_bytes, minimum=4 * MIB)
+        _check_number("pids", self.pids, minimum=1)
+        _check_number("cpu_millis", self.cpu_millis, minimum=10)
+        _check_number("files", self.files, minimum=16)
+        _check_number("file_size_bytes", self.file_size_bytes, minimum=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxSpec:
+    """One worker to be. `disable` leaves layers out on purpose and exists for tests that prove a test can fail.
+
+    `data` is a directory of this machine, made by the caller, given by a path without symbolic links; it appears as
+    /data, writable and never executable. `cwd` is a path inside.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    cwd: str = "/tmp"  # noqa: S108 - a path inside the sandbox
+    mounts: tuple[Mount, ...] = ()
+    tmpfs: tuple[Tmpfs, ...] = ()
+    data: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    seccomp: str = "default"
+    network: Literal["none"] = "none"
+    require: frozenset[str] = frozenset()
+    disable: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise SpecInvalid(f"name {self.name!r} is not 1-48 of a-z, 0-9 and inner hyphens")
+        _check_argv(self.argv)
+        _check_env(self.env)
+        _check_path("cwd", self.cwd)
+        if self.data is not None:
+            _check_path("data", self.data)
+        if self.network != "none":
+            raise SpecInvalid(f"network {self.network!r} is not known; allowed: none")
+        if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", self.seccomp):
+            raise SpecInvalid(f"seccomp profile name {self.seccomp!r} is not a-z, 0-9 and hyphens")
+        for title, layers in (("require", self.require), ("disable", self.disable)):
+            if unknown := sorted(layers - set(LAYERS)):
+                raise SpecInvalid(f"{title} names unknown layers: {', '.join(unknown)}")
+        self._check_targets()
+
+    def _check_targets(self) -> None:
+        if len(self.mounts) > MAX_MOUNTS or len(self.tmpfs) > MAX_TMPFS:
+            raise SpecInvalid(f"more than {MAX_MOUNTS} mounts or {MAX_TMPFS} tmpfs")
+        targets = [mount.target for mount in self.mounts] + [tmpfs.target for tmpfs in self.tmpfs]
+        if self.data is not None:
+            targets.append(DATA_TARGET)
+        if len(targets) != len(set(targets)):
+            twice = sorted({target for target in targets if targets.count(target) > 1})
+            raise SpecInvalid(f"more than one thing is to appear at {', '.join(twice)}")
+
+    def scratch(self) -> tuple[Tmpfs, ...]:
+        """The tmpfs to make: those asked for, and /tmp and /dev/shm in any case, which programs expect to exist."""
+        asked = {tmpfs.target for tmpfs in self.tmpfs} | {mount.target for mount in self.mounts}
+        extra = (
+            Tmpfs(target=target, size_bytes=DEFAULT_TMPFS_BYTES)
+            for target in ("/tmp", "/dev/shm")  # noqa: S108 - paths inside the sandbox
+            if target not in asked
+        )
+        return (*self.tmpfs, *extra)
+
+    def to_wire(self) -> dict[str, object]:
+        """This specification as values that JSON can carry."""
+        return {**asdict(self), "require": sorted(self.require), "disable": sorted(self.disable)}
+
+    @classmethod
+    def from_wire(cls, value: object) -> "SandboxSpec":
+        """The specification `to_wire` was made from.
+
+        Raises:
+            SpecInvalid: for anything else, whatever it is.
+        """
+        try:
+            fields = dict(cast("Mapping[str, object]", value))
+            limits = cast("Mapping[str, int | None]", fields.pop("limits"))
+            mounts = cast("list[Mapping[str, str]]", fields.pop("mounts"))
+            tmpfs = cast("list[Mapping[str, int]]", fields.pop("tmpfs"))
+            env = cast("list[tuple[str, str]]", fields.pop("env"))
+            return cls(
+                argv=tuple(cast("list[str]", fields.pop("argv"))),
+                env=tuple((key, text) for key, text in env),
+                mounts=tuple(Mount(**mount) for mount in mounts),  # type: ignore[arg-type]  # checked by Mount
+                tmpfs=tuple(Tmpfs(**item) for item in tmpfs),  # type: ignore[arg-type]  # checked by Tmpfs
+                limits=Limits(**limits),  # type: ignore[arg-type]  # checked by Limits
+                require=frozenset(cast("list[str]", fields.pop("require"))),
+                disable=frozenset(cast("list[str]", fields.pop("disable"))),
+                **fields,  # type: ignore[arg-type]  # checked by __post_init__
+            )
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise SpecInvalid(
+                f"the specification does not have the expected form: {type(error).__name__}"
+            ) from None
+
+
+def _check_argv(argv: tuple[str, ...]) -> None:
+    if not argv or len(argv) > MAX_ARGUMENTS:
+        raise SpecInvalid(f"argv must have 1 to {MAX_ARGUMENTS} items, not {len(argv)}")
+    if not all(isinstance(item, str) and "\0" not in item for item in argv) or not argv[0]:
+        raise SpecInvalid("argv must be text without NUL, and the program's name must not be empty")
+
+
+def _check_env(env: tuple[tuple[str, str], ...]) -> None:
+    if len(env) > MAX_VARIABLES:
+        raise SpecInvalid(f"more than {MAX_VARIABLES} environment variables")
+    for key, text in env:
+        if not isinstance(key, str) or not key or "=" in key or "\0" in key:
+            raise SpecInvalid("an environment variable's name is empty, not text, or contains = or NUL")
+        if not isinstance(text, str) or "\0" in text:
+            raise SpecInvalid(f"the value of environment variable {key} is not text, or contains NUL")
+
+
+def _check_path(title: str, path: object) -> None:
+    if not isinstance(path, str) or not path.startswith("/") or "\0" in path or len(path) >= 4096:  # noqa: PLR2004
+        raise SpecInvalid(f"{title} {path!r} is not an absolute path")
+    if ".." in PurePosixPath(path).parts or str(PurePosixPath(path)) != path:
+        raise SpecInvalid(f"{title} {path!r} is not in its plain form (no .., no double or trailing slash)")
+
+
+def _check_target(title: str, path: str) -> None:
+    _check_path(title, path)
+    inside_kernel_files = path.startswith(("/proc/", "/sys/", "/dev/"))
+    if path in _RESERVED or inside_kernel_files:
+        raise SpecInvalid(f"{title} {path!r} belongs to the sandbox itself")
+
+
+def _check_number(title: str, number: object, *, minimum: int) -> None:
+    if number is None:
+        return
+    if not isinstance(number, int) or isinstance(number, bool) or not minimum <= number < 2**62:
+        raise SpecInvalid(f"{title} {number!r} is not a whole number of at least {minimum}")

@@ -1,0 +1,203 @@
+"""The command line as its users meet it: a child process, its streams and its exit status."""
+
+import hashlib
+import json
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from harness import fixture_server, make_policy
+from mcphost.decisions.identity import well_formed
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 60
+
+
+def mcphost(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mcphost", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, **options)  # type: ignore[call-overload]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        return held.getsockname()[1]
+
+
+def write_policy(path: Path, **changes: object) -> tuple[Path, int]:
+    port = free_port()
+    runtime = {"listen": f"127.0.0.1:{port}", "admin": f"127.0.0.1:{free_port()}", "log": {"format": "json"}}
+    policy = make_policy({"fix": fixture_server(scope="shared")}, runtime=runtime)
+    policy["tenants"]["acme"]["tokens"] = [{"id": "made", "generate": True}]
+    file = path / "policy.yaml"
+    file.write_text(yaml.safe_dump({**policy, **changes}))
+    return file, port
+
+
+BROKEN = sorted((ROOT / "tests" / "policy" / "broken").glob("*.yaml"))
+
+
+def test_there_are_at_least_twenty_broken_policies() -> None:
+    assert len(BROKEN) >= 20
+
+
+@pytest.mark.parametrize("file", BROKEN, ids=lambda file: file.stem)
+def test_a_broken_policy_is_refused_with_its_place_and_without_a_traceback(file: Path) -> None:
+    done = mcphost("check", str(file))
+    assert done.returncode == 78
+    assert re.search(rf"{re.escape(str(file.parent))}[^:]*:\d+:\d+: ", done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_policy_that_is_not_there_is_told_so(command: str, tmp_path: Path) -> None:
+    done = mcphost(command, str(tmp_path / "none.yaml"))
+    assert done.returncode == 78
+    assert "none.yaml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_check_prints_what_would_run_and_starts_nothing(tmp_path: Path) -> None:
+    file, port = write_policy(tmp_path)
+    done = mcphost("check", str(file))
+    assert done.returncode == 0, done.stderr
+    for expected in ("server fix", "fixture.py", "reads", "/usr", "tenant acme", f"127.0.0.1:{port}", "ok"):
+        assert expected in done.stdout
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_check_shows_the_names_of_an_environment_and_never_its_values(tmp_path: Path) -> None:
+    file, _ = write_policy(tmp_path, mcpServers={"fix": fixture_server(env={"API_KEY": "plain-canary"})})
+    done = mcphost("check", str(file))
+    assert "API_KEY" in done.stdout
+    assert "canary" not in done.stdout + done.stderr
+
+
+def test_a_layer_that_cannot_be_enforced_stops_check_and_run(tmp_path: Path) -> None:
+    """As an ordinary user cgroups are not ours to make; where they are delegated, nothing is missing."""
+    file, _ = write_policy(tmp_path, require=["cgroup.memory"])
+    drop = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    world_readable = subprocess.run(
+        [*drop, sys.executable, "-c", "import mcphost"], capture_output=True, check=False, cwd="/"
+    )
+    if world_readable.returncode:
+        pytest.skip("needs an interpreter that another user may execute")
+    for directory in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        directory.chmod(0o755)  # pytest keeps its temporary directories to their owner
+    for command in ("check", "run"):
+        done = subprocess.run(
+            [*drop, sys.executable, "-m", "mcphost", command, str(file)],
+            capture_output=True, text=True, timeout=SECONDS, check=False,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert "cgroup.memory" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_port_in_use_is_told_with_the_key_to_change(tmp_path: Path) -> None:
+    file, port = write_policy(tmp_path)
+    with socket.create_server(("127.0.0.1", port)):
+        done = mcphost("run", str(file))
+    assert done.returncode == 1
+    assert f"127.0.0.1:{port}" in done.stderr
+    assert "runtime.listen" in done.stderr
+
+
+def test_token_new_prints_a_token_and_the_digest_to_write_down() -> None:
+    done = mcphost("token", "new")
+    token = done.stdout.strip()
+    assert well_formed(token)
+    assert hashlib.sha256(token.encode()).hexdigest() in done.stderr
+    assert mcphost("token", "new").stdout != done.stdout
+
+
+@pytest.mark.kernel
+def test_run_shows_a_token_that_works_once_and_logs_it_never(tmp_path: Path) -> None:
+    file, port = write_policy(tmp_path)
+    log = tmp_path / "log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mcphost", "run", str(file)],
+            stdout=subprocess.PIPE, stderr=stderr, text=True,
+        )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        shown = ""
+        while "mcpServers" not in shown:
+            line = process.stdout.readline()
+            assert line, log.read_text()
+            shown += line
+        token = re.search(r"mcph_\w+", shown).group()  # type: ignore[union-attr]
+        pasted = re.search(r"^curl .*?\}'$", shown, re.MULTILINE | re.DOTALL).group()  # type: ignore[union-attr]
+        answer = subprocess.run(
+            ["sh", "-c", pasted], capture_output=True, text=True, timeout=SECONDS, check=True
+        )
+        assert "fix__echo" in {tool["name"] for tool in json.loads(answer.stdout)["result"]["tools"]}
+        admin = yaml.safe_load(file.read_text())["runtime"]["admin"]
+        assert httpx.get(f"http://{admin}/healthz").status_code == 200
+        assert httpx.get(f"http://{admin}/readyz").json()["status"] == "ready"
+        metrics = httpx.get(f"http://{admin}/metrics").text
+        assert 'mcp_requests_total{method="tools/list",server="",status="ok",tenant="acme"} 1.0' in metrics
+        workers = httpx.get(f"http://{admin}/servers").json()["workers"]
+        layers = {each["layer"]: each["state"] for each in workers[0]["layers"]}
+        assert layers["seccomp"] == layers["landlock"] == layers["userns"] == "enforced"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == 0
+    finally:
+        process.kill()
+        process.wait()
+    text = log.read_text()
+    assert token not in text
+    events = [json.loads(line) for line in text.splitlines()]
+    assert [event["event"] for event in events if event["event"] == "call_finished"] == ["call_finished"]
+    assert events[-1]["event"] == "stopped"
+
+
+@pytest.mark.kernel
+def test_a_call_under_way_is_finished_before_the_runtime_stops(tmp_path: Path) -> None:
+    file, port = write_policy(tmp_path)
+    policy = yaml.safe_load(file.read_text())
+    policy["tenants"]["acme"]["tokens"] = [{"id": "t", "sha256": hashlib.sha256(b"secret").hexdigest()}]
+    file.write_text(yaml.safe_dump(policy))
+    process = subprocess.Popen([sys.executable, "-m", "mcphost", "run", str(file)], stderr=subprocess.DEVNULL)
+    try:
+        admin = policy["runtime"]["admin"]
+        ready = 0
+        end = time.monotonic() + SECONDS
+        while ready != 200:
+            assert time.monotonic() < end
+            try:
+                ready = httpx.get(f"http://{admin}/readyz").status_code
+            except httpx.TransportError:
+                time.sleep(0.02)
+        body = {
+            "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+            "params": {"name": "fix__sleep", "arguments": {"seconds": 1.5},
+                       "_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                                 "io.modelcontextprotocol/clientCapabilities": {}, "progressToken": 1}},
+        }  # fmt: skip
+        caller = subprocess.Popen(
+            ["curl", "-s", f"http://127.0.0.1:{port}/mcp", "-H", "Authorization: Bearer secret",
+             "-H", "Content-Type: application/json", "-H", "MCP-Protocol-Version: 2026-07-28",
+             "-H", "Mcp-Method: tools/call", "-H", "Mcp-Name: fix__sleep", "-d", json.dumps(body)],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        while not httpx.get(f"http://{admin}/servers").json()["workers"][0]["inFlight"]:
+            assert time.monotonic() < end
+        process.send_signal(signal.SIGTERM)
+        answer, _ = caller.communicate(timeout=SECONDS)
+        assert json.loads(answer)["result"]["content"][0]["text"] == "slept"
+        assert process.wait(SECONDS) == 0
+    finally:
+        process.kill()
+        process.wait()
