@@ -2,7 +2,7 @@
 
 Takes and returns plain values. No HTTP here: a transport reads a request, authenticates it and gives an
 `Inbound` message with its `Caller`; what comes back is a `Reply`. Every failure on the way reaches one place,
-`_answered`, and becomes one wire error, one metric sample and one log line.
+`Broker.answer`, and becomes one wire error; however a call ends, it is one metric sample and one log line.
 """
 
 from collections.abc import Callable, Coroutine, Mapping
@@ -21,16 +21,17 @@ from mcphost.errors import (
     DownstreamProtocolError,
     Forbidden,
     McpHostError,
+    ServerError,
     UpstreamProtocolError,
 )
 from mcphost.protocol import bridge, catalog, downstream, jsonrpc
 from mcphost.protocol.bridge import Eras
 from mcphost.protocol.downstream import Face
 from mcphost.protocol.envelope import Inbound
-from mcphost.protocol.jsonrpc import ErrorObject, Fields
+from mcphost.protocol.jsonrpc import Fields
 from mcphost.protocol.methods import COMPLETE, LISTS, NAMED, ListMethod
 from mcphost.protocol.versions import Era
-from mcphost.telemetry.logs import logger
+from mcphost.telemetry.logs import logger, printable
 from mcphost.telemetry.metrics import NONE, Metrics
 from mcphost.workers.connection import OnProgress
 from mcphost.workers.pool import Pool
@@ -83,14 +84,6 @@ class _Record:
     extra: dict[str, object] = field(default_factory=dict)
 
 
-class _ServerError(Exception):
-    """A server's own JSON-RPC error on its way to the client: neither a refusal nor a failure of ours."""
-
-    def __init__(self, error: ErrorObject) -> None:
-        super().__init__(error.message)
-        self.error = error
-
-
 @dataclass(frozen=True, slots=True)
 class _Target:
     """One item of one server: the server, and the item's name as the server knows it."""
@@ -123,55 +116,48 @@ class Broker:
 
         Cancelling this coroutine cancels the call, at the worker too. Raises nothing else.
         """
-        started = anyio.current_time()
         record = _Record(server=caller.server or NONE)
-        tenant = self._tenants[caller.principal.tenant]
         try:
-            return await self._answered(tenant, caller, inbound, notify, record)
-        except BaseException:
-            record.status = "cancelled"
-            raise
-        finally:
-            self._recorded(caller, inbound, record, anyio.current_time() - started)
+            result = await self._performed(caller, inbound, notify, record)
+        except Exception as error:  # noqa: BLE001 - the one boundary: a bug in one call must not end others
+            wire = errors.to_wire(error)
+            status = wire.status
+            if isinstance(error, DownstreamProtocolError | ServerError):
+                status = _status(wire.code, inbound.era)
+            return Reply(jsonrpc.encode_error(inbound.id, wire), status, wire.headers)
+        return Reply(jsonrpc.encode_answer(inbound.id, result), version=record.version)
 
     async def call_tool(self, caller: Caller, tool: str, arguments: Raw) -> Raw:
         """Call one tool for an embedding program: the same path, without a transport. Gives the raw result.
 
         Raises:
-            McpHostError: any refusal or failure, a server's own error among them.
+            McpHostError: any refusal or failure; `ServerError` is the server's own.
         """
         params: Fields = {"name": jsonrpc.raw(tool), "arguments": arguments}
         message = jsonrpc.Message("request", "tools/call", b"0", jsonrpc.raw(params))
-        reply = await self.answer(caller, Inbound("legacy", message, params, {}), lambda _: None)
-        answer = jsonrpc.decode(reply.body)
-        if answer.kind == "error":
-            error = jsonrpc.error_object(answer.body)
-            raise ToolCallFailed(error)
-        return answer.body
+        record = _Record(server=caller.server or NONE)
+        return await self._performed(caller, Inbound("legacy", message, params, {}), _ignore, record)
 
-    async def _answered(
-        self, tenant: Tenant, caller: Caller, inbound: Inbound, notify: Notify, record: _Record
-    ) -> Reply:
+    async def _performed(self, caller: Caller, inbound: Inbound, notify: Notify, record: _Record) -> Raw:
+        """The call, counted and logged once however it ends."""
+        started = anyio.current_time()
         try:
-            result = await self._dispatch(tenant, caller, inbound, notify, record)
-        except _ServerError as failure:
-            record.status = "error"
-            status = _status(failure.error.code, inbound.era)
-            return Reply(jsonrpc.encode_error(inbound.id, failure.error), status)
+            return await self._dispatch(
+                self._tenants[caller.principal.tenant], caller, inbound, notify, record
+            )
         except McpHostError as error:
-            wire = errors.to_wire(error)
             record.status = error.reason
-            record.extra["error"] = wire.message
-            status = wire.status
-            if isinstance(error, DownstreamProtocolError):
-                status = _status(wire.code, inbound.era)
-            return Reply(jsonrpc.encode_error(inbound.id, wire), status, wire.headers)
-        except Exception as error:  # noqa: BLE001 - the one boundary: a bug in one call must not end others
+            record.extra["error"] = printable(str(error))
+            raise
+        except Exception:
             record.status = "internal"
-            logger().exception("call_broke", method=inbound.method)
-            wire = errors.to_wire(error)
-            return Reply(jsonrpc.encode_error(inbound.id, wire), wire.status)
-        return Reply(jsonrpc.encode_answer(inbound.id, result), version=record.version)
+            logger().exception("call_broke", method=printable(inbound.method))
+            raise
+        except BaseException:
+            record.status = "cancelled"
+            raise
+        finally:
+            self._recorded(caller, inbound, record, anyio.current_time() - started)
 
     def _recorded(self, caller: Caller, inbound: Inbound, record: _Record, seconds: float) -> None:
         tenant = caller.principal.tenant
@@ -185,8 +171,8 @@ class Broker:
             tenant=tenant,
             token=caller.principal.token_id,
             server=record.server,
-            method=inbound.method,
-            name=record.name,
+            method=printable(inbound.method),
+            name=printable(record.name),
             era=inbound.era,
             outcome=record.status,
             seconds=round(seconds, 6),
@@ -387,20 +373,15 @@ class Broker:
         except TimeoutError:
             raise CallTimeout(seconds) from None
         if message.kind == "error":
-            raise _ServerError(bridge.error_to_client(jsonrpc.error_object(message.body), eras))
+            error = bridge.error_to_client(jsonrpc.error_object(message.body), eras)
+            raise ServerError(error.code, error.message, error.data if bytes(error.data) else None)
         if not bytes(message.body).startswith(b"{"):
             raise UpstreamProtocolError("the server answered with a result that is no object")
         return eras, message.body
 
 
-class ToolCallFailed(McpHostError):
-    """An embedded call was refused, failed, or answered with a server's own error; `error` is the wire object."""
-
-    reason = "call-failed"
-
-    def __init__(self, error: ErrorObject) -> None:
-        super().__init__(error.message)
-        self.error = error
+def _ignore(_: bytes) -> None:
+    return None
 
 
 def _status(code: int, era: Era) -> int:

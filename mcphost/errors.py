@@ -12,9 +12,11 @@
     ├── Refusal                      we said no before doing
     │   ├── Unauthenticated, Forbidden, NotFound, SessionNotFound, BadHttp
     │   └── RateLimited, Overloaded
-    └── CallFailure                  it went wrong while doing
-        ├── CallTimeout, CallCancelled
-        └── WorkerDied, WorkerUnavailable
+    ├── CallFailure                  it went wrong while doing
+    │   ├── CallTimeout
+    │   ├── WorkerDied, WorkerUnavailable
+    │   └── StartFailed              a worker did not get ready
+    └── ServerError                  a server's own JSON-RPC error, passed through
 
 Codes of our own are positive: the 2026-07-28 text (basic/index, "Error Codes") forbids new codes in
 -32000..-32019, reserves -32020..-32099 and asks for application codes outside -32768..-32000.
@@ -53,7 +55,7 @@ class WireError:
     status: int
     code: int
     message: str
-    data: Mapping[str, object] | None = None
+    data: object = None
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
@@ -296,16 +298,6 @@ class CallTimeout(CallFailure):
         super().__init__(f"no answer within {seconds:g} s; the call was cancelled")
 
 
-class CallCancelled(CallFailure):
-    """The client cancelled; nobody reads this but the log."""
-
-    reason = "cancelled"
-    rpc_code = 499
-
-    def __init__(self) -> None:
-        super().__init__("cancelled by the client")
-
-
 class WorkerDied(CallFailure):
     """The worker ended while the call was in flight; whether the call took effect is unknown."""
 
@@ -319,6 +311,31 @@ class WorkerUnavailable(CallFailure):
     reason = "worker-unavailable"
     rpc_code = 503
     retryable = True
+
+
+class StartFailed(CallFailure):
+    """A worker did not get ready; the text says what was missing and shows the end of its stderr."""
+
+    reason = "start-failed"
+
+
+class ServerError(McpHostError):
+    """A server's own JSON-RPC error on its way to the client: neither a refusal nor a failure of ours.
+
+    `code` is the server's, `data` its error data as raw JSON (None where it gave none).
+    """
+
+    reason = "error"
+    status = 200
+
+    def __init__(self, code: int, message: str, data: object = None) -> None:
+        super().__init__(message)
+        self.code = self.rpc_code = code
+        self.data = data
+
+    def to_wire(self) -> WireError:
+        """The server's error as it is."""
+        return WireError(self.status, self.code, str(self), self.data)
 
 
 def to_wire(error: BaseException) -> WireError:

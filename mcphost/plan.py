@@ -3,6 +3,8 @@
 Pure: nothing is read or started here. `mcphost check` ends with a plan; `mcphost run` goes on from one.
 """
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -23,6 +25,9 @@ _BASE_ENVIRONMENT: Final = (
     ("PYTHONDONTWRITEBYTECODE", "1"),  # what it could write to is read-only
     ("TMPDIR", "/tmp"),  # noqa: S108
 )
+_NAME_CHARACTERS: Final = 39  # with a dash and the digest, what a sandbox's name may have
+_DIGEST_CHARACTERS: Final = 8
+
 _BASE_PATH: Final = ("/usr/local/bin", "/usr/bin", "/bin")
 
 
@@ -99,9 +104,10 @@ def compile_plan(policy: Policy, programs: Mapping[str, Program]) -> Plan:
 
 
 def worker_name(server: str, tenant: str) -> str:
-    """The label of a worker in cgroup names and as its host name; letters, digits and dashes, 63 at most."""
-    text = f"{server}-{tenant}" if tenant != SHARED else server
-    return "".join(char if char.isalnum() else "-" for char in text.lower())[:63].strip("-")
+    """The label of a worker, also its host name: what it is for people, and a digest that keeps labels apart."""
+    readable = re.sub(r"[^a-z0-9]+", "-", f"{server}-{tenant}".lower()).strip("-")
+    digest = hashlib.sha256(f"{server}/{tenant}".encode()).hexdigest()
+    return f"{readable[:_NAME_CHARACTERS].rstrip('-')}-{digest[:_DIGEST_CHARACTERS]}"
 
 
 def data_directory(state_dir: str | None, tenant: str, server: str) -> str | None:

@@ -1,7 +1,8 @@
 """The composition root: builds every object from the piece of the plan it needs, and owns what runs.
 
-Lifetimes nest: the fork server outlives the pool, the pool outlives the front. Leaving the runtime ends
-admission first, then calls under way (after their drain time), then workers, then the fork server.
+Lifetimes nest: the fork server outlives the pool, the pool outlives the front. Leaving the runtime stops the
+workers, which fails what is still in flight, and then the fork server; whoever listens in front of the runtime
+stops listening, and waits for calls under way, before.
 """
 
 import os
@@ -10,6 +11,8 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from typing import Final, Self
 
 import anyio
@@ -41,7 +44,7 @@ from mcphost.workers.pool import Pool
 from mcphost.workers.process import Launcher
 from mcphost.workers.settings import SHARED, ServerSettings
 from mcphost.workers.supervisor import Surroundings
-from sandbox import SandboxSpec, probe, unmet
+from sandbox import SandboxError, SandboxSpec, probe, unmet
 
 INFO: Final = jsonrpc.raw({"name": "mcphost", "version": mcphost.__version__})
 
@@ -79,7 +82,15 @@ def make_plan(policy: Policy, environ: Mapping[str, str]) -> Plan:
             problems.append(policy.problem(("mcpServers", name), fault))
     if problems:
         raise PolicyInvalid(problems)
-    return compile_plan(policy, programs)
+    plan = compile_plan(policy, programs)
+    for name, planned in plan.servers.items():
+        try:
+            planned.sandbox.fill(worker_name(name, SHARED), _PLACEHOLDERS, policy.runtime.state_dir)
+        except SandboxError as error:
+            problems.append(policy.problem(("mcpServers", name), Fault(f"cannot be confined: {error}")))
+    if problems:
+        raise PolicyInvalid(problems)
+    return plan
 
 
 def refuse_unenforceable(plan: Plan) -> None:
@@ -88,13 +99,26 @@ def refuse_unenforceable(plan: Plan) -> None:
     Raises:
         StartRefused: naming each layer, with the kernel's reason.
     """
-    missing = unmet(probe(), plan.policy.require)
+    missing = unmet(probe(), frozenset(plan.policy.require))
     if missing:
         lines = "\n".join(f"  {each.layer}: {each.reason}" for each in missing)
         raise StartRefused(
             f"the policy requires isolation that cannot be enforced here:\n{lines}\n"
             "Provide it, or take the layer out of `require`."
         )
+
+
+class _AnySecret(dict[str, Secret]):
+    """Stands for secrets that are not read yet, so that everything else of a sandbox can be checked."""
+
+    def __missing__(self, key: str) -> Secret:
+        return Secret("x")
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+
+_PLACEHOLDERS: Final = _AnySecret()
 
 
 class Runtime(anyio.AsyncContextManagerMixin):
@@ -125,6 +149,8 @@ class Runtime(anyio.AsyncContextManagerMixin):
 
     async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application for MCP clients. Mount it anywhere; it serves `/mcp` and `/servers/{name}/mcp`."""
+        if self._state in {"new", "starting", "stopped"}:
+            raise RuntimeError("the runtime is not running; enter it, for as long as it is to serve")
         await self._front(scope, receive, send)
 
     async def call(
@@ -133,7 +159,7 @@ class Runtime(anyio.AsyncContextManagerMixin):
         """Call a tool for a tenant, with all that a client's call is subject to. Gives the tool's result.
 
         Raises:
-            McpHostError: refused or failed; `ToolCallFailed` carries the JSON-RPC error.
+            McpHostError: refused or failed; `ServerError` is the server's own JSON-RPC error.
         """
         caller = Caller(Principal(tenant, "embedded"), server)
         if tenant not in self._policy.tenants or not self._broker.serves(caller):
@@ -152,16 +178,14 @@ class Runtime(anyio.AsyncContextManagerMixin):
 
         On leaving every worker is stopped and nothing is left of any.
         """
+        if self._state != "new":
+            raise RuntimeError("a runtime runs once; make another")
+        self._state = "starting"
         plan = await anyio.to_thread.run_sync(make_plan, self._policy, self._environ)
         await anyio.to_thread.run_sync(refuse_unenforceable, plan)
         resolved = resolve_secrets(self._policy, environ=self._environ)
         credentials = [
-            Credential(
-                each.digest,
-                Principal(each.tenant, each.id),
-                each.expires.timestamp() if each.expires else None,
-            )
-            for each in resolved.credentials
+            _credential(each.digest, each.tenant, each.id, each.expires) for each in resolved.credentials
         ]
         credentials.extend(self._make_tokens())
         async with Launcher.open("mcphost") as launcher:
@@ -194,7 +218,7 @@ class Runtime(anyio.AsyncContextManagerMixin):
                 if token.generate:
                     text = compose_token(secrets.token_bytes(RANDOM_BYTES))
                     self.shown_tokens += (ShownToken(tenant, token.id, Secret(text)),)
-                    made.append(Credential(digest_of(text), Principal(tenant, token.id)))
+                    made.append(_credential(digest_of(text), tenant, token.id, token.expires))
         return made
 
     def _make_front(self, tokens: Tokens) -> HttpFront:
@@ -211,7 +235,14 @@ class Runtime(anyio.AsyncContextManagerMixin):
         access = Access(tokens, Guard(hosts=hosts, origins=origins), anonymous, settings.limits.body)
         sessions = Sessions(per_tenant=settings.limits.sessions, idle_seconds=settings.limits.session_idle)
         clocks = Clocks(time.time, secrets.token_bytes)  # noqa: TID251 - dates in the policy are wall time
-        return HttpFront(self._broker, access, sessions, clocks=clocks, metrics=self.metrics)
+        front = HttpFront(self._broker, access, sessions, clocks=clocks, metrics=self.metrics)
+        for tenant in self._policy.tenants:
+            self.metrics.watch_sessions(tenant, partial(front.open_sessions, tenant))
+        return front
+
+
+def _credential(digest: bytes, tenant: str, token_id: str, expires: datetime | None) -> Credential:
+    return Credential(digest, Principal(tenant, token_id), expires.timestamp() if expires else None)
 
 
 def _tenants_of(plan: Plan) -> dict[str, list[str]]:

@@ -56,13 +56,15 @@ def _bound(address: Address, key: str) -> Iterator[socket]:
 async def _serve(policy: Policy, listening: socket, admin: socket | None) -> None:
     with anyio.open_signal_receiver(*_STOP_SIGNALS) as signals:
         async with Runtime(policy) as runtime, anyio.create_task_group() as outer:
+            admin_port = None
             if admin is not None:
                 pages = Listener(runtime.admin(), admin, drain_seconds=ADMIN_DRAIN_SECONDS)
+                admin_port = pages.port
                 outer.start_soon(pages.serve)
             async with anyio.create_task_group() as inner:
                 front = Listener(runtime.asgi, listening, drain_seconds=policy.runtime.drain)
                 inner.start_soon(front.serve)
-                _announce(policy, runtime, front.port)
+                _announce(policy, runtime, front.port, admin_port)
                 await anext(signals)
                 logger().info("draining", seconds=policy.runtime.drain)
                 runtime.drain()
@@ -79,10 +81,12 @@ async def _hurry(signals: AsyncIterator[signal.Signals], scope: anyio.CancelScop
     scope.cancel()
 
 
-def _announce(policy: Policy, runtime: Runtime, port: int) -> None:
-    address = Address(policy.runtime.listen.host, port)
-    base = policy.runtime.public_url or f"http://{address}"
-    logger().info("listening", url=f"{base}/mcp", admin=str(policy.runtime.admin), pid=os.getpid())
+def _announce(policy: Policy, runtime: Runtime, port: int, admin_port: int | None) -> None:
+    base = policy.runtime.public_url or f"http://{Address(policy.runtime.listen.host, port)}"
+    admin = None
+    if policy.runtime.admin is not None and admin_port is not None:
+        admin = f"http://{Address(policy.runtime.admin.host, admin_port)}"
+    logger().info("listening", url=f"{base}/mcp", admin=admin, pid=os.getpid())
     for shown in runtime.shown_tokens:
         sys.stdout.write(_welcome(f"{base}/mcp", shown.tenant, shown.text.reveal()))
     sys.stdout.flush()

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from sandbox import cgroups, cgroups_v1, cgroups_v2
 
-_NAME = re.compile(r"sandbox\.(\d+)\.(\d+)")
+_NAME = re.compile(r"sandbox\.[a-z0-9-]+\.(\d+)\.(\d+)")
 _PAUSE_SECONDS = 0.005
 
 
-def open_driver() -> cgroups.Driver:
+def open_driver(label: str) -> cgroups.Driver:
     """The driver for this machine, opened. Version 2 where it has controllers, else version 1, else none."""
     own_v2, own_v1 = cgroups_v2.own_place(), cgroups_v1.own_places()
     driver: cgroups.Driver
@@ -21,7 +21,7 @@ def open_driver() -> cgroups.Driver:
         driver = cgroups_v1.V1Driver(own_v1)
     else:
         driver = cgroups.NullDriver("no control groups are mounted here")
-    driver.open()
+    driver.open(label)
     return driver
 
 

@@ -1,7 +1,7 @@
 """Caps on a worker and everything it starts, by control groups: one interface, version 1, version 2, or none.
 
 Every worker gets a group of its own in a group named after its spawner, which lies in the group the spawner itself is
-in: `<own>/sandbox.<pid>.<start time>/<worker>`. The name is how leftovers of a spawner that was killed are told from
+in: `<own>/sandbox.<label>.<pid>.<start time>/worker-<number>`. The name is how leftovers of a spawner that was killed are told from
 those of a living one: a pid may come again, but not with the same start time.
 
 This module is what the versions share; `cgroups_v1` and `cgroups_v2` are the drivers, `cgroup_tree` picks one.
@@ -62,7 +62,7 @@ class Driver(Protocol):
 
     missing: dict[str, str]  # layers that cannot be had, each with the reason
 
-    def open(self) -> None:
+    def open(self, label: str) -> None:
         """Make the spawner's own group. What is refused is reported in `missing`, never raised."""
 
     def create(self, name: str, *, without: frozenset[str] = frozenset()) -> Group:
@@ -79,21 +79,28 @@ class NullGroup:
         self._missing = missing
 
     def entry(self) -> tuple[int | None, tuple[int, ...]]:
+        """See `Group.entry`."""
         return None, ()
 
     def limit(self, limits: Limits) -> None:
         """Nothing to limit with."""
 
     def statuses(self, pid: int, limits: Limits) -> tuple[LayerStatus, ...]:
-        return tuple(LayerStatus(layer, "absent", self._missing.get(layer, "no control groups")) for layer in CONTROLLERS)
+        """See `Group.statuses`."""
+        return tuple(
+            LayerStatus(layer, "absent", self._missing.get(layer, "no control groups"))
+            for layer in CONTROLLERS
+        )
 
     def kill(self) -> None:
         """Nothing to kill by."""
 
     def counters(self) -> Counters:
+        """See `Group.counters`."""
         return Counters()
 
     def remove(self) -> bool:
+        """See `Group.remove`."""
         return True
 
 
@@ -103,10 +110,11 @@ class NullDriver:
     def __init__(self, reason: str) -> None:
         self.missing = dict.fromkeys(CONTROLLERS, reason)
 
-    def open(self) -> None:
+    def open(self, label: str) -> None:
         """Nothing to make."""
 
     def create(self, name: str, *, without: frozenset[str] = frozenset()) -> NullGroup:
+        """See `Driver.create`."""
         return NullGroup(self.missing)
 
     def close(self) -> None:
@@ -120,9 +128,11 @@ class GroupFiles:
     path: Path
 
     def has(self, name: str) -> bool:
+        """Whether the group has a file of this name."""
         return (self.path / name).exists()
 
     def write(self, name: str, value: int | str) -> None:
+        """Write one value; raises `OSError`."""
         (self.path / name).write_bytes(str(value).encode())
 
     def number(self, name: str) -> int | None:
@@ -177,9 +187,9 @@ def mounts(kind: str) -> list[TreeMount]:
     return found
 
 
-def group_name() -> str:
-    """The name of this process's own group: pid and start time, which no other process ever shares."""
-    return f"sandbox.{os.getpid()}.{start_time(os.getpid())}"
+def group_name(label: str) -> str:
+    """The name of this process's own group: with pid and start time, which no other process ever shares."""
+    return f"sandbox.{label}.{os.getpid()}.{start_time(os.getpid())}"
 
 
 def start_time(pid: int) -> int | None:

@@ -37,13 +37,16 @@ class V1Group:
     _entries: tuple[int, ...] = ()
 
     def entry(self) -> tuple[int | None, tuple[int, ...]]:
+        """See `cgroups.Group.entry`."""
         if not self._entries:
             self._entries = tuple(
-                os.open(place.path / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for place in self.places.values()
+                os.open(place.path / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+                for place in self.places.values()
             )
         return None, self._entries
 
     def limit(self, limits: Limits) -> None:
+        """See `cgroups.Group.limit`."""
         if limits.memory_bytes is not None and (memory := self.places.get("memory")):
             memory.write("memory.limit_in_bytes", limits.memory_bytes)
             # Memory and swap together may not exceed the memory alone, so that nothing is swapped instead of refused.
@@ -58,6 +61,7 @@ class V1Group:
             cpu.write("cpu.cfs_quota_us", limits.cpu_millis * _CPU_PERIOD_MICROSECONDS // 1000)
 
     def statuses(self, pid: int, limits: Limits) -> tuple[LayerStatus, ...]:
+        """See `cgroups.Group.statuses`."""
         expected = cgroups.expected_values(limits)
         files = {
             "memory": "memory.limit_in_bytes",
@@ -78,9 +82,11 @@ class V1Group:
         return cgroups.judge(layer, place, file, expected, inside=pid in place.processes())
 
     def kill(self) -> None:
+        """See `cgroups.Group.kill`."""
         cgroups.kill_all(self.places.get("pids"), list(self.places.values()))
 
     def counters(self) -> Counters:
+        """See `cgroups.Group.counters`."""
         memory, pids = self.places.get("memory"), self.places.get("pids")
         return Counters(
             peak_memory_bytes=memory.number("memory.max_usage_in_bytes") if memory else None,
@@ -89,6 +95,7 @@ class V1Group:
         )
 
     def remove(self) -> bool:
+        """See `cgroups.Group.remove`."""
         for fd in self._entries:
             os.close(fd)
         self._entries = ()
@@ -104,9 +111,9 @@ class V1Driver:
     missing: dict[str, str] = field(default_factory=dict)
     _bases: dict[str, Path] = field(default_factory=dict)
 
-    def open(self) -> None:
+    def open(self, label: str) -> None:
         """Make the spawner's groups; a controller that refuses is reported in `missing`."""
-        name = cgroups.group_name()
+        name = cgroups.group_name(label)
         for layer, controller in cgroups.CONTROLLERS.items():
             if controller not in self.own:
                 self.missing[layer] = f"the {controller} controller is not mounted"
@@ -120,6 +127,7 @@ class V1Driver:
                 self._bases[controller] = base
 
     def create(self, name: str, *, without: frozenset[str] = frozenset()) -> V1Group:
+        """See `cgroups.Driver.create`."""
         places = {}
         for layer, controller in cgroups.CONTROLLERS.items():
             if controller in self._bases and layer not in without:
@@ -129,6 +137,7 @@ class V1Driver:
         return V1Group(places, self.missing)
 
     def close(self) -> None:
+        """See `cgroups.Driver.close`."""
         for base in self._bases.values():
             with contextlib.suppress(OSError):
                 base.rmdir()

@@ -37,11 +37,13 @@ class V2Group:
     _entry: int | None = None
 
     def entry(self) -> tuple[int | None, tuple[int, ...]]:
+        """See `cgroups.Group.entry`."""
         if self._entry is None:
             self._entry = os.open(self.place.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         return self._entry, ()
 
     def limit(self, limits: Limits) -> None:
+        """See `cgroups.Group.limit`."""
         if limits.memory_bytes is not None and "memory" in self.controllers:
             self.place.write("memory.max", limits.memory_bytes)
             self.place.write("memory.oom.group", 1)
@@ -54,6 +56,7 @@ class V2Group:
             self.place.write("cpu.max", f"{quota} {_CPU_PERIOD_MICROSECONDS}")
 
     def statuses(self, pid: int, limits: Limits) -> tuple[LayerStatus, ...]:
+        """See `cgroups.Group.statuses`."""
         expected = cgroups.expected_values(limits)
         files = {"memory": "memory.max", "pids": "pids.max", "cpu": "cpu.max"}
         inside = pid in self.place.processes()
@@ -62,7 +65,9 @@ class V2Group:
             for layer, controller in cgroups.CONTROLLERS.items()
         )
 
-    def _status(self, layer: str, controller: str, file: str, expected: int | None, inside: bool) -> LayerStatus:  # noqa: FBT001
+    def _status(
+        self, layer: str, controller: str, file: str, expected: int | None, inside: bool
+    ) -> LayerStatus:
         if controller not in self.controllers:
             return LayerStatus(layer, "absent", self.missing.get(layer, "left out on purpose"))
         if expected is None:
@@ -70,6 +75,7 @@ class V2Group:
         return cgroups.judge(layer, self.place, file, expected, inside=inside)
 
     def kill(self) -> None:
+        """See `cgroups.Group.kill`."""
         if self.place.has("cgroup.kill"):
             with contextlib.suppress(OSError):
                 self.place.write("cgroup.kill", 1)
@@ -77,6 +83,7 @@ class V2Group:
             cgroups.kill_all(self.place if "pids" in self.controllers else None, [self.place])
 
     def counters(self) -> Counters:
+        """See `cgroups.Group.counters`."""
         microseconds = self.place.keyed("cpu.stat", "usage_usec")
         return Counters(
             peak_memory_bytes=self.place.number("memory.peak"),
@@ -86,6 +93,7 @@ class V2Group:
         )
 
     def remove(self) -> bool:
+        """See `cgroups.Group.remove`."""
         if self._entry is not None:
             os.close(self._entry)
             self._entry = None
@@ -101,7 +109,7 @@ class V2Driver:
     _base: Path | None = None
     _controllers: frozenset[str] = frozenset()
 
-    def open(self) -> None:
+    def open(self, label: str) -> None:
         """Make the spawner's group; what is refused is reported in `missing`."""
         offered = frozenset((self.own / "cgroup.controllers").read_text("ascii").split())
         for layer, controller in cgroups.CONTROLLERS.items():
@@ -112,12 +120,14 @@ class V2Driver:
             return
         try:
             self._hand_down()
-            base = self.own / cgroups.group_name()
+            base = self.own / cgroups.group_name(label)
             base.mkdir(exist_ok=True)
             enable(base, self._controllers)
         except OSError as error:
             self._controllers = frozenset()
-            reason = f"{self.own} cannot be divided: {error.strerror}; run under a group of its own (Delegate=yes)"
+            reason = (
+                f"{self.own} cannot be divided: {error.strerror}; run under a group of its own (Delegate=yes)"
+            )
             self.missing = dict.fromkeys(cgroups.CONTROLLERS, reason)
         else:
             self._base = base
@@ -142,6 +152,7 @@ class V2Driver:
             enable(self.own, self._controllers)
 
     def create(self, name: str, *, without: frozenset[str] = frozenset()) -> cgroups.Group:
+        """See `cgroups.Driver.create`."""
         if self._base is None:
             return cgroups.NullGroup(self.missing)
         path = self._base / name
@@ -150,6 +161,7 @@ class V2Driver:
         return V2Group(GroupFiles(path), self._controllers - left_out, self.missing)
 
     def close(self) -> None:
+        """See `cgroups.Driver.close`."""
         if self._base is not None:
             with contextlib.suppress(OSError):
                 self._base.rmdir()
@@ -158,7 +170,9 @@ class V2Driver:
 
 def enable(place: Path, controllers: frozenset[str]) -> None:
     """Hand `controllers` down to the groups inside `place`."""
-    (place / "cgroup.subtree_control").write_bytes(" ".join(f"+{name}" for name in sorted(controllers)).encode())
+    (place / "cgroup.subtree_control").write_bytes(
+        " ".join(f"+{name}" for name in sorted(controllers)).encode()
+    )
 
 
 def undivide(own: Path) -> None:

@@ -145,6 +145,10 @@ def decode_hello(packet: bytes) -> Hello:
 
 def encode_event(event: Event) -> bytes:
     """The packet for `event`."""
+    return _pack(_event_body(event))
+
+
+def _event_body(event: Event) -> dict[str, object]:
     match event:
         case Spawned(request, worker, pid, layers):
             body = {
@@ -153,21 +157,19 @@ def encode_event(event: Event) -> bytes:
                 "pid": pid,
                 "layers": [asdict(item) for item in layers],
             }
-            return _pack({"spawned": body})
+            return {"spawned": body}
         case SpawnFailed(request, SandboxUnsupported() as error):
-            return _pack(
-                {"unsupported": {"request": request, "layers": [asdict(item) for item in error.layers]}}
-            )
-        case SpawnFailed(request, error):
+            return {"unsupported": {"request": request, "layers": [asdict(item) for item in error.layers]}}
+        case SpawnFailed(request, SandboxSetupFailed() as error):
             body = {
                 "request": request,
                 "step": error.step,
                 "errno": error.errno,
                 "detail": error.detail[:1000],
             }
-            return _pack({"failed": body})
-        case Exited():
-            return _pack({"exited": asdict(event)})
+            return {"failed": body}
+        case SpawnFailed() | Exited():
+            return {"exited": asdict(event)}
 
 
 def decode_event(packet: bytes) -> Event:

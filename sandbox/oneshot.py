@@ -28,10 +28,10 @@ class Finished:
 
 def run(
     spec: SandboxSpec,
-    input: bytes = b"",
+    input: bytes = b"",  # noqa: A002 - the name subprocess.run has for it
     *,
     timeout_seconds: float = 30.0,
-    spawner: Spawner | None = None,  # noqa: A002
+    spawner: Spawner | None = None,
 ) -> Finished:
     """Run `spec` to its end, killing it after `timeout_seconds`. Without `spawner` one is started and closed again.
 
@@ -86,7 +86,8 @@ class _Conversation:
         finally:
             for fd in tuple(self._open):
                 self._close(fd)
-        assert self._started is not None
+        if self._started is None:
+            raise SpawnerGone("the fork server reported an end without a start")
         stdout, stderr = (bytes(self._output[fd]) for fd in (self._stdout, self._stderr))
         return Finished(stdout, stderr, self._ended, self._started.layers)
 

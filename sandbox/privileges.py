@@ -82,6 +82,6 @@ def adopt_orphans() -> None:
 
 
 def die_first() -> None:
-    """When memory runs out, the worker goes before its init and before anything of this machine."""
+    """When memory runs out, this process and those it starts go before anything of this machine."""
     with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write(str(_WORKER_OOM_SCORE_ADJ))

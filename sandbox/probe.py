@@ -64,9 +64,10 @@ def probe() -> Features:
             cwd="/",
             stdin=subprocess.DEVNULL,
             capture_output=True,
+            check=True,
             timeout=PROBE_TIMEOUT_SECONDS,
         )
         layers = tuple(LayerStatus(**item) for item in json.loads(done.stdout))
-    except (OSError, ValueError, TypeError, subprocess.TimeoutExpired) as error:
+    except (OSError, ValueError, TypeError, subprocess.SubprocessError) as error:
         raise SpawnerGone(f"the trial process did not answer: {type(error).__name__}") from None
     return Features(layers)

@@ -11,6 +11,7 @@ import os
 import shutil
 import stat
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,16 @@ _DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stde
 _USR_LINKS = ("bin", "sbin", "lib", "lib64", "lib32", "libx32")
 
 # Parts of /proc that tell about the machine or its users and that no worker needs.
-_HIDDEN_FILES = ("keys", "key-users", "kcore", "kallsyms", "timer_list", "sysrq-trigger", "kmsg", "sched_debug")
+_HIDDEN_FILES = (
+    "keys",
+    "key-users",
+    "kcore",
+    "kallsyms",
+    "timer_list",
+    "sysrq-trigger",
+    "kmsg",
+    "sched_debug",
+)
 _HIDDEN_DIRECTORIES = ("acpi", "asound", "bus", "driver", "fs", "irq", "scsi", "tty")
 
 _READ_ONLY = syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
@@ -53,7 +63,9 @@ class Templates:
         self._made: OrderedDict[tuple[object, ...], str] = OrderedDict()
         self._count = 0
         self.site = next(site for site in _SITES if Path(site).is_dir())
-        syscalls.mount("sandbox", self.site, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "size=64k,mode=0700")
+        syscalls.mount(
+            "sandbox", self.site, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "size=64k,mode=0700"
+        )
 
     def open(self, spec: SandboxSpec, sources: list[Source]) -> int:
         """A detached copy of the template for `spec`; the caller closes it."""
@@ -205,7 +217,7 @@ def _make_devices(root: Path) -> None:
             os.close(fd)
 
 
-def assemble(site: str, root: int, spec: SandboxSpec, sources: list[Source], worker_id: int, *, proc: bool) -> None:
+def assemble(site: str, root: int, spec: SandboxSpec, sources: Iterable[Source], *, proc: bool) -> None:
     """In the worker's own mount namespace: put everything together at `site` and stand in it, not yet the root."""
     syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
     _move(root, site)
@@ -217,7 +229,7 @@ def assemble(site: str, root: int, spec: SandboxSpec, sources: list[Source], wor
         relative = target.lstrip("/")
         if tmpfs := sizes.get(target):
             size = f"size={tmpfs.size_bytes},nr_inodes={tmpfs.inodes}"
-            owner = f"mode=0700,uid={worker_id},gid={worker_id}"
+            owner = f"mode=0700,uid={os.geteuid()},gid={os.getegid()}"
             syscalls.mount("tmpfs", relative, "tmpfs", _SCRATCH_FLAGS, f"{size},{owner}")
         else:
             _move(trees[target], relative)
@@ -251,7 +263,8 @@ def _move(tree: int, path: str) -> None:
 
 
 def _mount_proc() -> None:
-    syscalls.mount("proc", "proc", "proc", _SCRATCH_FLAGS)
+    # A process sees those it could trace: its own, and not init, whose memory and command line are the spawner's.
+    syscalls.mount("proc", "proc", "proc", _SCRATCH_FLAGS, "hidepid=2")
     for name in _HIDDEN_FILES:
         if Path("proc", name).exists():
             syscalls.mount("dev/null", f"proc/{name}", "", syscalls.MS_BIND)

@@ -96,7 +96,9 @@ def load_profile(name: str) -> Profile:
 def numbers(machine: str) -> dict[str, int]:
     """Call numbers by name."""
     lines = (_PROFILES / f"{machine}.tbl").read_text("utf-8").splitlines()
-    return {name: int(number) for number, name in (line.split() for line in lines if not line.startswith("#"))}
+    return {
+        name: int(number) for number, name in (line.split() for line in lines if not line.startswith("#"))
+    }
 
 
 @cache
@@ -117,7 +119,9 @@ def compile_profile(profile: Profile, table: dict[str, int], machine: str) -> li
         program += [(_AT_LEAST, 0, 1, _X32_FIRST), (_RETURN, 0, 0, KILL_PROCESS)]
     program += _tree(_ranges(profile, table))
     if len(program) > _MAX_INSTRUCTIONS:
-        raise ValueError(f"profile {profile.name} needs {len(program)} instructions, more than {_MAX_INSTRUCTIONS}")
+        raise ValueError(
+            f"profile {profile.name} needs {len(program)} instructions, more than {_MAX_INSTRUCTIONS}"
+        )
     return program
 
 

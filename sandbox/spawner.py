@@ -89,7 +89,10 @@ class Spawner:
     def _greet(self) -> None:
         self._channel.settimeout(START_TIMEOUT_SECONDS)
         try:
-            hello = decode_hello(self._channel.recv(MAX_PACKET_BYTES))
+            packet = self._channel.recv(MAX_PACKET_BYTES)
+            if not packet:
+                raise SpawnerGone("the fork server ended at its start; its standard error says why")
+            hello = decode_hello(packet)
         except (OSError, MalformedMessage) as error:
             raise SpawnerGone(f"the fork server did not start: {error}") from None
         if hello.version != PROTOCOL_VERSION:
@@ -137,7 +140,10 @@ class Spawner:
                 packet = b""
             if not packet:
                 break
-            events.append(decode_event(packet))
+            try:
+                events.append(decode_event(packet))
+            except MalformedMessage as error:
+                raise SpawnerGone(f"the fork server does not make sense: {error}") from None
         if not events:
             raise SpawnerGone("the fork server has ended, and its workers with it")
         return events

@@ -25,8 +25,10 @@ _DEPENDS = {"rootfs": "mountns", "landlock": "no-new-privs", "seccomp": "no-new-
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What will be applied, in order: `prepare` before the specification is known to the process, `confine` by init,
-    `finish` by the worker itself. `absent` says why each other layer is left out.
+    """What will be applied, and in which order.
+
+    `prepare` comes before init knows its specification, `confine` after, `finish` in the worker. `absent` says why each
+    other layer is left out.
     """
 
     layers: frozenset[str]
@@ -46,13 +48,16 @@ def decide(spec: SandboxSpec, features: Features) -> Plan:
     if missing := lacking([*absent.values(), *_others_enforced(absent)], spec.require):
         raise SandboxUnsupported(missing)
     layers = frozenset(LAYERS) - absent.keys()
-    return Plan(layers, tuple(absent.values()), prepare_steps(layers), confine_steps(layers), finish_steps(layers))
+    return Plan(
+        layers, tuple(absent.values()), prepare_steps(layers), confine_steps(layers), finish_steps(layers)
+    )
 
 
 def prepare_steps(layers: frozenset[str]) -> tuple[str, ...]:
     """What a future init does before it knows for whom."""
     return _chosen(
         ("enter-cgroup", True),
+        ("die-first", True),
         ("new-session", True),
         ("die-with-spawner", True),
         ("adopt-orphans", "pidns" not in layers),

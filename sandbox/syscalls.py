@@ -142,28 +142,28 @@ def clone(flags: int, cgroup_fd: int | None = None) -> Cloned | None:
 
 
 def unshare(flags: int) -> None:
-    """unshare(2)."""
+    """Leave namespaces for fresh ones (unshare(2))."""
     _libc_call("unshare", ctypes.c_ulong(flags))
 
 
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
-    """mount(2)."""
+    """Mount something (mount(2))."""
     words = (source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), options.encode())
     _libc_call("mount", *words)
 
 
 def umount(target: str, flags: int) -> None:
-    """umount2(2)."""
+    """Take a mount off (umount2(2))."""
     _libc_call("umount2", os.fsencode(target), flags)
 
 
 def pivot_root(new: str, old: str) -> None:
-    """pivot_root(2)."""
+    """Change the root of the mount namespace (pivot_root(2))."""
     _call("pivot_root", os.fsencode(new), os.fsencode(old))
 
 
 def sethostname(name: str) -> None:
-    """sethostname(2)."""
+    """Name the UTS namespace (sethostname(2))."""
     encoded = name.encode()
     _libc_call("sethostname", encoded, ctypes.c_ulong(len(encoded)))
 
@@ -187,19 +187,19 @@ def mount_setattr(fd: int, attributes: int, *, idmap_fd: int | None = None) -> N
 
 
 def openat2(fd: int, path: str, flags: int, resolve: int) -> int:
-    """openat2(2), close-on-exec."""
+    """Open close-on-exec, with rules for the lookup (openat2(2))."""
     how = struct.pack("=3Q", flags | os.O_CLOEXEC, 0, resolve)
     return _call("openat2", fd, os.fsencode(path), how, len(how))
 
 
 def close_range(first: int, last: int = 2**32 - 1) -> None:
-    """close_range(2): every descriptor from `first` to `last`, both included."""
+    """Close every descriptor from `first` to `last`, both included (close_range(2))."""
     if first <= last:
         _call("close_range", first, last, 0)
 
 
 def prctl(option: int, *values: int) -> int:
-    """prctl(2)."""
+    """Change this process's attributes (prctl(2))."""
     padded = [ctypes.c_ulong(value) for value in (*values, 0, 0, 0, 0)[:4]]
     return _libc_call("prctl", option, *padded)
 

@@ -86,6 +86,8 @@ class Tokens:
         token = token.strip(" ")
         if scheme.lower() != "bearer" or not 0 < len(token) <= MAX_TOKEN_CHARACTERS:
             raise Unauthenticated
+        if token.startswith(PREFIX) and not well_formed(token):
+            raise Unauthenticated
         credential = self._by_digest.get(digest_of(token))
         if credential is None or (credential.expires_at is not None and credential.expires_at <= now):
             raise Unauthenticated

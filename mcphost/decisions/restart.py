@@ -60,10 +60,10 @@ class RestartBudget:
         `failed`: it ended by a signal, a status other than 0, or before it was ready. `jitter` in [0, 1)
         spreads the waits over the upper half of each step, so that what died together starts apart.
         """
+        if not failed and self._policy.on != "always":
+            return Rest()
         if self._policy.on == "never":
             return GiveUp(f"{why}; its restart policy is `never`")
-        if not failed and self._policy.on == "on-failure":
-            return Rest()
         self._forget(now)
         self._failures.append(now)
         if len(self._failures) > self._policy.limit:

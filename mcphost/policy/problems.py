@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from types import NoneType, UnionType
-from typing import Annotated, Union, get_args, get_origin
+from typing import get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -70,9 +69,8 @@ def model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
     """The model of the value at this path, if it is one."""
     kind: object = model
     for part in path:
-        kind = _child(_bare(kind), part)
-    bare = _bare(kind)
-    return bare if isinstance(bare, type) and issubclass(bare, BaseModel) else None
+        kind = _child(kind, part)
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def _problem(document: Document, path: KeyPath, fault: Fault, *, on_key: bool) -> Problem:
@@ -125,14 +123,3 @@ def _child(kind: object, part: str | int) -> object:
     if get_origin(kind) is tuple:
         return arguments[0]
     return arguments[1] if len(arguments) == 2 else None  # noqa: PLR2004 - key and value of a mapping
-
-
-def _bare(kind: object) -> object:
-    """An annotation without `Annotated` and `| None`."""
-    while True:
-        if get_origin(kind) is Annotated:
-            kind = get_args(kind)[0]
-        elif get_origin(kind) in {Union, UnionType}:
-            kind = next(option for option in get_args(kind) if option is not NoneType)
-        else:
-            return kind

@@ -28,7 +28,7 @@ def json_schema() -> dict[str, Any]:
     """The schema of a policy file, with patterns, descriptions, and defaults as one would write them."""
     schema = Policy.model_json_schema(by_alias=True)
     definitions = schema["$defs"]
-    for model in _models_below(Policy):
+    for model in _models_in(Policy):
         part = schema if model is Policy else definitions[model.__name__]
         _show_defaults(part, model)
     for key in CLIENT_KEYS:
@@ -40,22 +40,12 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": _DIALECT, "title": "mcphost policy"} | schema
 
 
-def _models_below(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    """The model and every model inside it, once each."""
-    waiting, seen = [model], set[type[BaseModel]]()
-    while waiting:
-        current = waiting.pop()
-        if current in seen:
-            continue
-        seen.add(current)
-        yield current
-        for field in current.model_fields.values():
-            waiting.extend(_models_in(field.annotation))
-
-
 def _models_in(kind: object) -> Iterator[type[BaseModel]]:
+    """Every model in an annotation, and in the fields of those models."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         yield kind
+        for field in kind.model_fields.values():
+            yield from _models_in(field.annotation)
     for argument in get_args(kind):
         yield from _models_in(argument)
 

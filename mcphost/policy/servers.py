@@ -111,7 +111,7 @@ def _start_of(data: Mapping[str, object]) -> Literal["eager", "lazy"]:
 class Server(Model):
     """One MCP server that speaks over standard input and output."""
 
-    command: Argument = Field(min_length=1)
+    command: Annotated[FilledText, AfterValidator(_as_written)]
     """The program: a name that is searched for, or an absolute path."""
 
     args: Items[Argument] = ()

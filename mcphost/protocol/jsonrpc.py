@@ -199,7 +199,8 @@ def encode_answer(identifier: bytes, result: Raw) -> bytes:
 def encode_error(identifier: bytes, error: ErrorObject | WireError) -> bytes:
     """An error response; an id that could not be read is left out (2026-07-28)."""
     members: dict[str, object] = {"code": error.code, "message": error.message}
-    if error.data:
+    absent = error.data is None or (isinstance(error.data, Raw) and not bytes(error.data))
+    if not absent:
         members["data"] = error.data
     head = b'{"jsonrpc":"2.0",' + (b'"id":%b,' % identifier if identifier else b"")
     return b'%b"error":%b}' % (head, _encode(members))

@@ -157,7 +157,7 @@ class Upstream(Generic[T]):
                 return self._asked(message)
             case "notification":
                 return self._notified(message)
-            case _:
+            case _:  # pragma: no cover - mypy proves that no kind is left
                 assert_never(message.kind)
 
     def confirm(self) -> bytes:

@@ -4,7 +4,7 @@ Tenant and server names come from the policy. A method is one of those known or 
 its server listed at start (at most `MAX_TOOLS` per server) or `other`: never a string that a client chose.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -52,7 +52,9 @@ class Metrics:
             "mcphost_worker_state", "1 for the state a worker set is in.", ["server", "tenant", "state"],
             registry=self.registry,
         )  # fmt: skip
-        self.sessions = Gauge("mcphost_sessions", "Open legacy sessions.", ["tenant"], registry=self.registry)
+        self._sessions = Gauge(
+            "mcphost_sessions", "Open legacy sessions.", ["tenant"], registry=self.registry
+        )
 
     def know_tools(self, server: str, tools: Iterable[str]) -> None:
         """Tools of a server that may appear as a label from now on."""
@@ -88,6 +90,10 @@ class Metrics:
         """Move a worker set from one state to another."""
         self._states.labels(server, tenant, old).set(0)
         self._states.labels(server, tenant, new).set(1)
+
+    def watch_sessions(self, tenant: str, count: Callable[[], float]) -> None:
+        """Ask `count` for a tenant's open sessions at each scrape."""
+        self._sessions.labels(tenant).set_function(count)
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""

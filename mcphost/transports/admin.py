@@ -3,16 +3,39 @@
 from collections.abc import Callable
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mcphost.decisions.guard import Guard
+from mcphost.errors import BadHttp
 from mcphost.telemetry.metrics import CONTENT_TYPE, Metrics
 from mcphost.workers.pool import Pool
 from mcphost.workers.supervisor import WorkerSet
 
 
-def admin_app(pool: Pool, metrics: Metrics, is_ready: Callable[[], bool]) -> Starlette:
+class GuardedApp:
+    """An application behind a guard, so that no web page reaches it by rebinding its own name."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._guard = Guard(hosts=(), origins=())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        app = self._app
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            try:
+                self._guard.check(headers.get("host"), headers.get("origin"))
+            except BadHttp as error:
+                app = JSONResponse({"error": str(error)}, error.status)
+        await app(scope, receive, send)
+
+
+def admin_app(pool: Pool, metrics: Metrics, is_ready: Callable[[], bool]) -> GuardedApp:
     """The application of the admin listener.
 
     `/healthz` says that the process runs; `/readyz` that it takes calls (503 while starting and while
@@ -34,7 +57,7 @@ def admin_app(pool: Pool, metrics: Metrics, is_ready: Callable[[], bool]) -> Sta
     async def servers(_: Request) -> Response:
         return JSONResponse({"workers": [_shown(each) for each in pool.sets()]})
 
-    return Starlette(
+    pages = Starlette(
         routes=[
             Route("/healthz", healthz),
             Route("/readyz", readyz),
@@ -42,6 +65,7 @@ def admin_app(pool: Pool, metrics: Metrics, is_ready: Callable[[], bool]) -> Sta
             Route("/servers", servers),
         ]
     )
+    return GuardedApp(pages)
 
 
 def _shown(workers: WorkerSet) -> dict[str, object]:

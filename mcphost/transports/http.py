@@ -130,7 +130,7 @@ class HttpFront:
         limit = self._access.max_body_bytes
         too_large = BadHttp(413, f"the body is larger than {limit} bytes")
         length = headers.get(b"content-length", "0")
-        if not length.isdigit() or int(length) > limit:
+        if not (length.isascii() and length.isdigit()) or int(length) > limit:
             raise too_large
         chunks: list[bytes] = []
         held = 0
@@ -186,7 +186,6 @@ class HttpFront:
                 identifier, caller.principal, endpoint, version=reply.version, now=anyio.current_time()
             )
             extra = (*extra, (b"mcp-session-id", identifier.encode()))
-            self._count_sessions(caller)
         await _send_json(send, reply.status, reply.body, extra)
 
     def _session(self, caller: Caller, endpoint: Endpoint, headers: Mapping[bytes, str]) -> Session:
@@ -201,12 +200,12 @@ class HttpFront:
         if headers.get(b"mcp-session-id") is None:
             raise BadHttp(405, "use POST", headers=((b"allow", b"POST"),))
         self._sessions.end(self._session(caller, endpoint, headers))
-        self._count_sessions(caller)
         await _send_empty(send, 200)
 
-    def _count_sessions(self, caller: Caller) -> None:
-        tenant = caller.principal.tenant
-        self._metrics.sessions.labels(tenant).set(self._sessions.count(tenant))
+    def open_sessions(self, tenant: str) -> int:
+        """Legacy sessions of a tenant that have not ended."""
+        self._sessions.expire(anyio.current_time())
+        return self._sessions.count(tenant)
 
     async def _legacy_call(self, caller: Caller, session: Session, inbound: Inbound, send: Send) -> None:
         """A disconnect is no cancellation in this era; `notifications/cancelled` is."""

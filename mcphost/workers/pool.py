@@ -17,6 +17,7 @@ class Pool:
         self.servers = servers
         self._around = around
         self._sets: dict[tuple[str, str], WorkerSet] = {}
+        self._eager: list[WorkerSet] = []
         self._tasks: anyio.abc.TaskGroup
 
     def __repr__(self) -> str:
@@ -51,12 +52,17 @@ class Pool:
         for name, settings in self.servers.items():
             if settings.start == "eager":
                 for tenant in [SHARED] if settings.scope == "shared" else tenants_of[name]:
-                    self.find(name, tenant).want()
+                    found = self.find(name, tenant)
+                    self._eager.append(found)
+                    found.want()
 
     def sets(self) -> list[WorkerSet]:
         """Every worker set that was wanted so far."""
         return list(self._sets.values())
 
     def settled(self) -> bool:
-        """Whether no worker set is at its first start: each is ready, or in trouble that is visible."""
-        return not any(each.at_first_start for each in self._sets.values())
+        """Whether no eager worker set is at its first start: each is ready, or in trouble that is visible.
+
+        Lazy ones do not count: a tenant's first call must not make the runtime look unready to all.
+        """
+        return not any(each.at_first_start for each in self._eager)

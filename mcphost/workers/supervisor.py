@@ -7,7 +7,6 @@ stopped ──call──> starting ──ready──> ready ──lost──> st
 
 import random
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -65,7 +64,7 @@ class WorkerSet:
         try:
             while self.state != "failed":
                 await self._wanted.wait()
-                await self._serve_one()
+                await self._serve_guarded()
             await anyio.sleep_forever()
         finally:
             with anyio.CancelScope(shield=True):  # every wait inside is bounded
@@ -114,6 +113,14 @@ class WorkerSet:
         finally:
             self._waiting -= 1
         return _Slot(self._slots.release)
+
+    async def _serve_guarded(self) -> None:
+        try:
+            await self._serve_one()
+        except Exception as error:  # noqa: BLE001 - the boundary of one worker set: its bug must not end the others
+            logger().exception("worker_set_broke", **self._keys)
+            self.worker = None
+            await self._after_end(f"internal error: {type(error).__name__}", failed=True)
 
     async def _serve_one(self) -> None:
         self._enter("starting")
@@ -179,9 +186,8 @@ class WorkerSet:
         self.trouble = "" if self.state != "failed" else self.trouble
         self._enter("stopping")
         if worker is not None:
-            with suppress(TimeoutError):
-                ended = await worker.stop()
-                self._around.metrics.worker_exited(*self._labels, ended.reason)
+            ended = await worker.stop()
+            self._around.metrics.worker_exited(*self._labels, ended.reason)
         self._enter("stopped")
 
     def _enter(self, state: State) -> None:

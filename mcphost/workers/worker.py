@@ -12,7 +12,7 @@ import anyio
 from msgspec import Raw
 
 from mcphost.decisions.ratelimit import Rate, RateLimiter
-from mcphost.errors import McpHostError, UpstreamProtocolError, WorkerDied
+from mcphost.errors import McpHostError, StartFailed, UpstreamProtocolError, WorkerDied
 from mcphost.protocol import bridge, catalog, jsonrpc, upstream
 from mcphost.protocol.bridge import Eras
 from mcphost.protocol.methods import LISTS
@@ -31,12 +31,6 @@ STDERR_LOGGED: Final = Rate(per_second=20.0, burst=100)  # pieces per second tha
 LAST_WORDS_SECONDS: Final = 1.0  # from a worker's closed pipe to the status of its process
 
 KILL_SECONDS: Final = 10.0  # after a kill the kernel needs moments; past this something is wrong with it
-
-
-class StartFailed(McpHostError):
-    """A worker did not get ready; the text says what was missing and shows the end of its stderr."""
-
-    reason = "start-failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +157,7 @@ class Worker:
 
         Source of the order: 2025-11-25, basic/lifecycle, "Shutdown", stdio.
         """
-        grace = self._settings.timeouts.stop / 2
+        grace = self._settings.timeouts.stop
         self._connection.close_stdin()
         with anyio.move_on_after(grace):
             return await self._finish()
@@ -173,10 +167,15 @@ class Worker:
         return await self.kill()
 
     async def kill(self) -> Ended:
-        """End the worker at once and for certain."""
+        """End the worker at once. One that the kernel cannot end in time is reported and given up on."""
         self._process.kill()
-        with anyio.fail_after(KILL_SECONDS):
+        with anyio.move_on_after(KILL_SECONDS):
             return await self._finish()
+        logger().error(
+            "worker_does_not_die", server=self.identity.server, tenant=self.identity.tenant, pid=self.pid
+        )
+        self._connection.close()
+        return Ended("killed")
 
     async def _finish(self) -> Ended:
         ended = await self._process.wait_ended()

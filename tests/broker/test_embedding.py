@@ -12,8 +12,7 @@ from starlette.routing import Mount
 
 from harness import fixture_server, make_policy, tenant_entry, token_of
 from mcphost import Runtime
-from mcphost.broker import ToolCallFailed
-from mcphost.errors import NotFound
+from mcphost.errors import Forbidden, NotFound, ServerError
 from mcphost.policy import Policy, loads
 from mcphost.transports.listener import Listener, bind
 
@@ -34,12 +33,31 @@ async def test_a_tool_is_called_for_a_tenant_without_any_transport() -> None:
 
 async def test_an_embedded_call_is_subject_to_all_that_a_clients_call_is() -> None:
     async with Runtime(policy_of(allow=["fix/echo"])) as runtime:
-        with pytest.raises(ToolCallFailed) as caught:
+        with pytest.raises(Forbidden):
             await runtime.call(tenant="acme", server="fix", tool="crash")
-        assert caught.value.error.code == 403
         for tenant, server in (("nobody", "fix"), ("acme", "none")):
             with pytest.raises(NotFound):
                 await runtime.call(tenant=tenant, server=server, tool="echo")
+
+
+async def test_a_servers_own_error_is_raised_with_its_code() -> None:
+    async with Runtime(policy_of()) as runtime:
+        with pytest.raises(ServerError, match="own words") as caught:
+            await runtime.call(
+                tenant="acme", server="fix", tool="error", arguments={"code": 77, "message": "own words"}
+            )
+        assert caught.value.code == 77
+
+
+async def test_a_runtime_serves_only_while_it_runs_and_runs_only_once() -> None:
+    runtime = Runtime(policy_of())
+    with pytest.raises(RuntimeError, match="not running"):
+        await runtime.asgi({"type": "http"}, None, None)  # type: ignore[arg-type]
+    async with runtime:
+        pass
+    with pytest.raises(RuntimeError, match="runs once"):
+        async with runtime:
+            pass
 
 
 async def test_an_embedded_call_that_is_cancelled_is_cancelled_in_the_worker() -> None:

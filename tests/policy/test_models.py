@@ -15,6 +15,7 @@ from mcphost.policy import (
     ResolvedProfile,
     Server,
     Tenant,
+    Token,
     loads,
 )
 from sandbox import LAYERS
@@ -151,6 +152,15 @@ def test_a_tenant_uses_a_server_unless_all_of_it_is_out(allow, deny, used: bool)
 def test_a_token_expires_at_an_instant_in_utc(written: str, meant: dt.datetime) -> None:
     policy = policy_of(f"tenants: {{acme: {{tokens: [{{id: a, fromEnv: A, expires: '{written}'}}]}}}}\n")
     assert policy.tenants["acme"].tokens[0].expires == meant
+
+
+def test_an_expiry_made_in_python_needs_its_offset() -> None:
+    token = Token(
+        id="a", from_env="A", expires=dt.datetime(2027, 1, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=1)))
+    )
+    assert token.expires == dt.datetime(2027, 1, 1, tzinfo=dt.UTC)
+    with pytest.raises(ValidationError, match="needs its offset"):
+        Token(id="a", from_env="A", expires=dt.datetime(2027, 1, 1))  # noqa: DTZ001
 
 
 @pytest.mark.parametrize(

@@ -76,9 +76,10 @@ def test_a_base_python_behind_a_link_is_readable_by_both_names(root: Path) -> No
 
 
 def test_an_environment_of_the_system_python_needs_nothing_else(root: Path) -> None:
-    put(root / "venv/pyvenv.cfg", "home = /usr/bin\n", mode=0o644)
     python = link(root / "venv/bin/python", "/usr/bin/env")
-    assert resolve(python).read == (str(root / "venv"),)
+    for settings in ("home = /usr/bin\n", "home = relative\n", ""):
+        put(root / "venv/pyvenv.cfg", settings, mode=0o644)
+        assert resolve(python).read == (str(root / "venv"),)
 
 
 def test_packages_installed_in_place_belong_to_their_environment(root: Path) -> None:
@@ -87,6 +88,7 @@ def test_packages_installed_in_place_belong_to_their_environment(root: Path) -> 
     (root / "checkout/src").mkdir(parents=True)
     pth = f"{root}/checkout/src\nimport something\n/no/such/folder\n/\n"
     put(root / "venv/lib/python3.11/site-packages/editable.pth", pth, mode=0o644)
+    link(root / "venv/lib/python3.11/site-packages/dangling.pth", "nowhere")
     assert resolve(python).read == (str(root / "checkout/src"), str(root / "py"), str(root / "venv"))
 
 
@@ -137,7 +139,7 @@ def test_a_script_argument_inside_node_modules_brings_all_of_them(root: Path) ->
 
 def test_a_script_argument_without_a_package_brings_its_own_folder(root: Path) -> None:
     script = put(root / "scripts/server.py", "", mode=0o644)
-    assert str(root / "scripts") in resolve("python3", "-u", script, path="/usr/bin").read
+    assert str(root / "scripts") in resolve("python3", "-W", "error", "-u", script, path="/usr/bin").read
 
 
 @pytest.mark.parametrize("args", [("-m", "server"), ("-c", "pass"), ("server.py",), ("-u",), ()])

@@ -81,6 +81,11 @@ def test_only_a_regular_file_is_read(tmp_path: Path) -> None:
             SecretRef(from_file=str(path)).read({})
 
 
+def test_a_file_whose_reading_fails_is_told() -> None:
+    with pytest.raises(Fault, match="cannot be read: input/output error"):
+        SecretRef(from_file="/proc/self/mem").read({})
+
+
 def test_a_link_to_a_secret_is_followed(tmp_path: Path) -> None:
     (tmp_path / "data").write_text(CANARY)
     (tmp_path / "link").symlink_to("data")
@@ -168,6 +173,10 @@ def test_everything_that_cannot_be_read_is_told_at_its_place(tmp_path: Path) -> 
     policy = loads(policy_text(tmp_path), file="p.yaml")
     with pytest.raises(PolicyInvalid) as caught:
         resolve_secrets(policy, environ={"TOKEN": "t"})
+    with pytest.raises(
+        PolicyInvalid, match=r"p.yaml:13:33: tenants.globex.tokens\[0\].fromEnv: .* TOKEN is not set"
+    ):
+        resolve_secrets(policy, environ={})
     assert str(caught.value).splitlines() == [
         f"p.yaml:10:23: tenants.acme.secrets.key.fromFile: the file {tmp_path}/key cannot be read: no such file or directory",
         "p.yaml:11:24: tenants.acme.secrets.other.fromEnv: the variable OTHER is not set",

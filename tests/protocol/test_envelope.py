@@ -38,6 +38,15 @@ def refusal(read: Callable[[], object]) -> DownstreamProtocolError:
     return caught.value
 
 
+def outcome(read: Callable[[], object]) -> int | None:
+    """The code of the refusal, None if there is none."""
+    try:
+        read()
+    except DownstreamProtocolError as error:
+        return error.rpc_code
+    return None
+
+
 def legacy(version: str | None = None, **members: object) -> Inbound:
     return envelope.read(json.dumps({"jsonrpc": "2.0", **members}).encode(), Headers(version=version))
 
@@ -125,7 +134,10 @@ def test_an_unspoken_version_is_told_what_is_supported() -> None:
     post = Post()
     _unspoken_version(post)
     data = refusal(post.read).data
-    assert data == {"supported": [MODERN, "2025-11-25", "2025-06-18", "2024-11-05"], "requested": "2099-01-01"}
+    assert data == {
+        "supported": [MODERN, "2025-11-25", "2025-06-18", "2024-11-05"],
+        "requested": "2099-01-01",
+    }
 
 
 @pytest.mark.parametrize("value", [None, 5, True, [MODERN], {"v": MODERN}])
@@ -152,7 +164,9 @@ def test_client_info_is_optional_and_unknown_metadata_is_kept() -> None:
     ("method", "params", "name"),
     [("resources/read", {"uri": "file:///a"}, "file:///a"), ("prompts/get", {"name": "p"}, "p")],
 )
-def test_each_named_method_is_compared_by_its_own_member(method: str, params: dict[str, object], name: str) -> None:
+def test_each_named_method_is_compared_by_its_own_member(
+    method: str, params: dict[str, object], name: str
+) -> None:
     post = Post()
     post.body |= {"method": method, "params": {**params, "_meta": post.meta}}
     post.headers |= {"method": method, "name": name}
@@ -179,7 +193,7 @@ def test_a_method_without_a_name_needs_no_name_header(method: str) -> None:
 def test_the_last_of_two_names_is_judged_and_kept() -> None:
     post = Post()
     meta = json.dumps(post.meta)
-    body = '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"evil","name":"echo","_meta":%s}}' % meta
+    body = f'{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"evil","name":"echo","_meta":{meta}}}}}'
     inbound = envelope.read(body.encode(), Headers(**post.headers))
     assert bytes(inbound.params["name"]) == b'"echo"'
 
@@ -226,14 +240,12 @@ def test_a_broken_base64_form_is_refused_and_never_taken_literally(value: str) -
 def test_any_text_inside_the_base64_form_matches_or_is_refused(inner: str) -> None:
     post = Post()
     post.headers["name"] = f"=?base64?{inner}?="
-    try:
-        assert post.read().method == "tools/call"
-        assert inner == "ZWNobw=="
-    except DownstreamProtocolError as error:
-        assert error.rpc_code == -32020
+    assert outcome(post.read) == (None if inner == "ZWNobw==" else -32020)
 
 
-@pytest.mark.parametrize("name", ["=?base64?", "=?base64?x", "x?=", "=?BASE64?ZWNobw==?=", "=?base64?=", "?="])
+@pytest.mark.parametrize(
+    "name", ["=?base64?", "=?base64?x", "x?=", "=?BASE64?ZWNobw==?=", "=?base64?=", "?="]
+)
 def test_what_only_resembles_the_base64_form_is_taken_literally(name: str) -> None:
     post = Post()
     post.headers["name"] = post.body["params"]["name"] = name  # type: ignore[index]
@@ -298,8 +310,8 @@ def test_a_notification_needs_no_metadata_and_has_no_id(version: str | None) -> 
 
 
 @given(st.binary(max_size=60), st.sampled_from([None, "2025-11-25", MODERN, "x"]))
-def test_any_body_is_read_or_refused_with_a_code_of_the_specification(body: bytes, version: str | None) -> None:
-    try:
-        assert isinstance(envelope.read(body, Headers(version=version)), Inbound)
-    except DownstreamProtocolError as error:
-        assert error.rpc_code in {-32700, -32600, -32602, -32020, -32022}
+def test_any_body_is_read_or_refused_with_a_code_of_the_specification(
+    body: bytes, version: str | None
+) -> None:
+    code = outcome(lambda: envelope.read(body, Headers(version=version)))
+    assert code in {None, -32700, -32600, -32602, -32020, -32022}

@@ -13,8 +13,12 @@ from mcphost.protocol.jsonrpc import ErrorObject, Malformed, Message
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts
-values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(texts, inner), max_leaves=12)
-objects = st.dictionaries(texts, values, max_size=5)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=6,
+)
+objects = st.dictionaries(texts, values, max_size=3)
 blanks = st.text("\n\r\t ", max_size=3)
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
@@ -30,15 +34,20 @@ def code_of(data: bytes) -> int:
     return caught.value.code
 
 
+def outcome(data: bytes) -> int | None:
+    """The code with which these bytes are refused, None if they are a message."""
+    try:
+        return None if isinstance(jsonrpc.decode(data), Message) else 0
+    except Malformed as error:
+        return error.code
+
+
 # --- decoding -----------------------------------------------------------------------------------------
 
 
 @given(st.binary() | values.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_give_a_message_or_a_refusal(data: bytes) -> None:
-    try:
-        assert isinstance(jsonrpc.decode(data), Message)
-    except Malformed as error:
-        assert error.code in {PARSE_ERROR, INVALID_REQUEST}
+    assert outcome(data) in {None, PARSE_ERROR, INVALID_REQUEST}
 
 
 @given(st.data())
@@ -46,10 +55,7 @@ def test_a_message_with_any_one_byte_changed_gives_a_message_or_a_refusal(data: 
     whole = bytearray(message(id="ä1", method="tools/call", params={"name": 'a"\\', "n": [1.5e3, None]}))
     place = data.draw(st.integers(0, len(whole) - 1))
     whole[place] = data.draw(st.integers(0, 255))
-    try:
-        assert isinstance(jsonrpc.decode(bytes(whole)), Message)
-    except Malformed as error:
-        assert error.code in {PARSE_ERROR, INVALID_REQUEST}
+    assert outcome(bytes(whole)) in {None, PARSE_ERROR, INVALID_REQUEST}
 
 
 @pytest.mark.parametrize(
@@ -126,7 +132,9 @@ def test_nesting_without_end_is_refused_wherever_it_stands() -> None:
 )  # fmt: skip
 def test_strings_and_integers_are_ids_and_come_back_as_they_were_spelled(identifier: bytes) -> None:
     assert jsonrpc.decode(b'{"jsonrpc":"2.0","method":"m","id": %b }' % identifier).id == identifier
-    assert jsonrpc.encode_answer(identifier, Raw(b"{}")) == b'{"jsonrpc":"2.0","id":%b,"result":{}}' % identifier
+    assert (
+        jsonrpc.encode_answer(identifier, Raw(b"{}")) == b'{"jsonrpc":"2.0","id":%b,"result":{}}' % identifier
+    )
 
 
 @pytest.mark.parametrize(
@@ -175,13 +183,17 @@ def test_a_control_character_inside_any_string_is_refused(byte: bytes) -> None:
     assert code_of(b'{"jsonrpc":"2.0","method":%b}' % text) == PARSE_ERROR
 
 
-@pytest.mark.parametrize("bad", [b"\xff", b"\xc3", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\x80"])
+@pytest.mark.parametrize(
+    "bad", [b"\xff", b"\xc3", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\x80"]
+)
 def test_invalid_utf8_is_refused_wherever_it_stands(bad: bytes) -> None:
     for member in (b'"id":"%b"', b'"params":{"x":"%b"}', b'"params":{"%b":1}', b'"other":"%b"'):
         assert code_of(b'{"jsonrpc":"2.0","method":"m",%b}' % (member % bad)) == PARSE_ERROR
 
 
-@pytest.mark.parametrize("bad", [b"\\ud800", b"\\udc00", b"\\ud800\\u0041", b"\\ud83d\\ud83d\\ude00", b"\\q", b"\\u12"])
+@pytest.mark.parametrize(
+    "bad", [b"\\ud800", b"\\udc00", b"\\ud800\\u0041", b"\\ud83d\\ud83d\\ude00", b"\\q", b"\\u12"]
+)
 def test_a_lone_surrogate_or_a_false_escape_is_refused_wherever_it_stands(bad: bytes) -> None:
     for member in (b'"id":"%b"', b'"params":{"x":"%b"}', b'"params":{"%b":1}', b'"other":"%b"'):
         assert code_of(b'{"jsonrpc":"2.0","method":"m",%b}' % (member % bad)) == PARSE_ERROR
@@ -213,7 +225,7 @@ def test_absent_params_read_as_an_empty_object() -> None:
 
 @pytest.mark.parametrize("data", [b"null", b"[]", b'"x"', b"1", b'{"\\ud800":1}'])
 def test_what_is_no_object_is_refused_by_name(data: bytes) -> None:
-    with pytest.raises(Malformed, match="params._meta must be an object") as caught:
+    with pytest.raises(Malformed, match=r"params\._meta must be an object") as caught:
         jsonrpc.fields(Raw(data), "params._meta")
     assert caught.value.code == INVALID_PARAMS
 

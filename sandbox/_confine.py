@@ -1,0 +1,151 @@
+"""What each step of confinement does, by its name in `steps`; the order is decided there, the doing is here."""
+
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from sandbox import landlock, namespaces, privileges, rlimits, rootfs, seccomp, syscalls
+from sandbox._order import Order
+from sandbox.spec import DATA_TARGET
+
+# Above the standard streams, the gate and the status pipe.
+FIRST_FREE_FD = 5
+_MAX_DETAIL = 500
+
+
+class StepFailed(Exception):
+    """A step could not be done."""
+
+    def __init__(self, step: str, number: int, detail: str) -> None:
+        super().__init__(f"{step}: {detail}")
+        self.step = step
+        self.number = number
+        self.detail = detail
+
+
+@dataclass
+class Subject:
+    """The process being confined. `order` is None until it has arrived."""
+
+    gate: socket.socket
+    entries: tuple[int, ...]
+    layers: frozenset[str]
+    order: Order | None = None
+    landlock_seen: str | None = None
+    landlock_abi: int = 0
+    program: bytes = field(default=b"", repr=False)
+
+    @property
+    def told(self) -> Order:
+        """The order; only steps that come after its arrival ask."""
+        if self.order is None:
+            raise StepFailed("order", 0, "a step was taken before its time")
+        return self.order
+
+
+def run_steps(subject: Subject, names: Iterable[str]) -> None:
+    """Do the steps in order; the first failure ends them."""
+    for name in names:
+        try:
+            STEPS[name](subject)
+        except OSError as error:
+            raise StepFailed(
+                name, error.errno or 0, str(error.args[-1] if error.args else "")[:_MAX_DETAIL]
+            ) from None
+
+
+def _enter_cgroup(subject: Subject) -> None:
+    for entry in subject.entries:
+        os.write(entry, b"0")
+        os.close(entry)
+
+
+def _die_with_spawner(subject: Subject) -> None:
+    privileges.die_with_parent()
+    # The spawner may have ended before that was set; then the gate is closed at the other side.
+    poll = select.poll()
+    poll.register(subject.gate, 0)
+    if poll.poll(0):
+        os._exit(0)
+
+
+def _assemble_root(subject: Subject) -> None:
+    order = subject.told
+    proc = "pidns" in order.layers
+    rootfs.assemble(order.site, order.root, order.spec, order.sources, proc=proc)
+
+
+def _restrict_landlock(subject: Subject) -> None:
+    subject.landlock_abi = landlock.restrict(landlock_rules(subject.told))
+    subject.landlock_seen = landlock.denial_seen(subject.landlock_abi)
+
+
+def landlock_rules(order: Order) -> list[landlock.Rule]:
+    """What the worker may reach, by places inside; by places of the host where it has no root of its own."""
+    inside = "rootfs" in order.layers
+    spec = order.spec
+    rules = [landlock.Rule("/", "look")] if inside else []
+    rules += [
+        landlock.Rule(mount.target if inside else mount.source, "write" if mount.writable else "run")
+        for mount in spec.mounts
+    ]
+    if spec.data is not None:
+        rules.append(landlock.Rule(DATA_TARGET if inside else spec.data, "write"))
+    if inside:
+        rules += [landlock.Rule(tmpfs.target, "write") for tmpfs in spec.scratch()]
+    rules += [
+        landlock.Rule(f"/dev/{name}", "device") for name in ("null", "zero", "full", "random", "urandom")
+    ]
+    return rules
+
+
+def _standard_streams(subject: Subject) -> None:
+    for number, fd in enumerate(subject.told.streams):
+        os.dup2(fd, number)
+    syscalls.close_range(FIRST_FREE_FD)
+
+
+def _default_signals(_: Subject) -> None:
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if signal.getsignal(number) != signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _load_filter(subject: Subject) -> None:
+    subject.program = seccomp.compile_named(subject.told.spec.seccomp, syscalls.MACHINE)
+
+
+STEPS: dict[str, Callable[[Subject], None]] = {
+    "enter-cgroup": _enter_cgroup,
+    "die-first": lambda _: privileges.die_first(),
+    "new-session": lambda _: os.setsid(),
+    "die-with-spawner": _die_with_spawner,
+    "adopt-orphans": lambda _: privileges.adopt_orphans(),
+    "unshare": lambda subject: syscalls.unshare(namespaces.unshare_flags(subject.layers)),
+    "loopback-up": lambda _: namespaces.loopback_up(),
+    "become-worker-user": lambda _: privileges.become(privileges.WORKER_ID, privileges.WORKER_ID),
+    "become-worker-user-late": lambda subject: privileges.become(subject.told.uid, subject.told.uid),
+    "assemble-root": _assemble_root,
+    "enter-root": lambda _: rootfs.enter(),
+    "set-hostname": lambda subject: syscalls.sethostname(subject.told.spec.name),
+    "forbid-user-namespaces": lambda _: namespaces.forbid_user_namespaces(),
+    "seal-proc": lambda _: rootfs.seal_proc(),
+    "set-rlimits": lambda subject: rlimits.apply(subject.told.spec.limits),
+    "lock-capabilities": lambda _: privileges.lock_down(),
+    "forbid-new-privileges": lambda _: privileges.forbid_new(),
+    "restrict-landlock": _restrict_landlock,
+    "drop-capabilities": lambda _: privileges.drop_capabilities(),
+    "hide-memory": lambda _: privileges.hide_memory(),
+    "own-session": lambda _: os.setsid(),
+    "default-signals": _default_signals,
+    "enter-directory": lambda subject: os.chdir(subject.told.spec.cwd),
+    "standard-streams": _standard_streams,
+    "show-memory": lambda _: privileges.show_memory(),
+    "load-filter": _load_filter,
+    "restrict-seccomp": lambda subject: syscalls.seccomp_filter(subject.program),
+}

@@ -1,0 +1,101 @@
+"""What confines a worker, asked of the kernel while the worker stands before its exec (proc(5))."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox import namespaces, rlimits
+from sandbox.cgroups import Group
+from sandbox.layers import LAYERS, NAMESPACE_LAYERS, LayerStatus
+from sandbox.spec import SandboxSpec
+from sandbox.steps import Plan
+
+_CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+_SECCOMP_FILTER = "2"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the worker's own side says: the Landlock version it applied and what it was then refused."""
+
+    landlock_abi: int
+    landlock_denial: str | None
+
+
+def statuses(
+    pid: int, spec: SandboxSpec, plan: Plan, group: Group, evidence: Evidence
+) -> tuple[LayerStatus, ...]:
+    """One status per layer, in the order of `LAYERS`. A layer left out keeps the reason it was left out for."""
+    fields = _status_fields(pid)
+    seen = [
+        *_namespaces(pid),
+        _rootfs(pid),
+        _equals("no-new-privs", "NoNewPrivs", fields, "1"),
+        _capabilities(fields),
+        _landlock(evidence),
+        _equals("seccomp", "Seccomp", fields, _SECCOMP_FILTER),
+        _rlimits(pid, spec),
+        *group.statuses(pid, spec.limits),
+    ]
+    found = {status.layer: status for status in seen} | {status.layer: status for status in plan.absent}
+    if found["cgroup.pids"].state == "absent" and spec.limits.pids and found["rlimits"].state == "enforced":
+        reason = f"RLIMIT_NPROC holds the cap instead of a group: {found['cgroup.pids'].reason}"
+        found["cgroup.pids"] = LayerStatus("cgroup.pids", "degraded", reason)
+    return tuple(found[layer] for layer in LAYERS)
+
+
+def _status_fields(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text("utf-8", "replace").splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def _namespaces(pid: int) -> list[LayerStatus]:
+    ours, theirs = namespaces.own_identities(), namespaces.own_identities(pid)
+    return [
+        LayerStatus(layer, "enforced", f"{theirs[layer]}, not this machine's")
+        if ours[layer] != theirs[layer]
+        else LayerStatus(layer, "absent", f"{theirs[layer]} is shared with the spawner")
+        for layer in NAMESPACE_LAYERS
+    ]
+
+
+def _rootfs(pid: int) -> LayerStatus:
+    for line in Path(f"/proc/{pid}/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
+        before, after = line.split(" - ", 1)
+        fields = before.split()
+        if fields[4] == "/":
+            kind, options = after.split()[0], set(fields[5].split(","))
+            if kind == "tmpfs" and {"ro", "nosuid", "nodev"} <= options:
+                return LayerStatus("rootfs", "enforced", "the root is a tmpfs of ours, ro,nosuid,nodev")
+            return LayerStatus("rootfs", "absent", f"the root is {kind} with {fields[5]}")
+    return LayerStatus("rootfs", "absent", "no root mount is listed")
+
+
+def _equals(layer: str, name: str, fields: dict[str, str], wanted: str) -> LayerStatus:
+    value = fields.get(name, "not reported")
+    return LayerStatus(layer, "enforced" if value == wanted else "absent", f"{name} is {value}")
+
+
+def _capabilities(fields: dict[str, str]) -> LayerStatus:
+    held = [name for name in _CAPABILITY_SETS if int(fields.get(name, "1"), 16)]
+    if held:
+        return LayerStatus("capabilities", "absent", f"not empty: {', '.join(held)}")
+    return LayerStatus("capabilities", "enforced", "all five sets are empty")
+
+
+def _landlock(evidence: Evidence) -> LayerStatus:
+    if not evidence.landlock_abi:
+        return LayerStatus("landlock", "absent", "not applied")
+    proof = evidence.landlock_denial or "the kernel accepted the rules; no refusal was seen"
+    return LayerStatus("landlock", "enforced", f"ABI {evidence.landlock_abi}, {proof}")
+
+
+def _rlimits(pid: int, spec: SandboxSpec) -> LayerStatus:
+    above = rlimits.read_back(Path(f"/proc/{pid}/limits").read_text("ascii"), spec.limits)
+    if above:
+        return LayerStatus("rlimits", "absent", "; ".join(above))
+    return LayerStatus("rlimits", "enforced", "as asked, and no core files")
+
+
+def only_planned(found: tuple[LayerStatus, ...], plan: Plan) -> tuple[LayerStatus, ...]:
+    """Layers that were planned and are nevertheless not enforced; the worker must not run then."""
+    return tuple(status for status in found if status.layer in plan.layers and status.state != "enforced")

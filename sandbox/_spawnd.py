@@ -1,0 +1,290 @@
+"""The fork server: one thread, one poll loop, the only holder of privilege. Its end is the end of every worker.
+
+It never waits for a worker: a start is a state that packets move on, an end is one that a process descriptor announces.
+What comes over the control socket is bounded and checked; nonsense is dropped, a spawn that makes no sense is answered.
+One init is kept prepared ahead of need, since making namespaces and entering version 1 groups is most of a start.
+"""
+
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from typing import NoReturn
+
+from sandbox import _readback, _worker, cgroup_tree, seccomp, syscalls
+from sandbox._control import Control
+from sandbox._ground import Ground, settle
+from sandbox._trial import examine
+from sandbox._worker import Worker
+from sandbox.cgroups import Driver
+from sandbox.errors import SandboxSetupFailed, SandboxUnsupported
+from sandbox.layers import CGROUP_LAYERS, NAMESPACE_LAYERS
+from sandbox.messages import (
+    PROTOCOL_VERSION,
+    Hello,
+    Kill,
+    MalformedMessage,
+    Signal,
+    Spawn,
+    Spawned,
+    SpawnFailed,
+    SpecRefused,
+    decode_request,
+    encode_hello,
+)
+from sandbox.probe import Features
+from sandbox.steps import decide
+
+# A start is tens of milliseconds; a mount of something that hangs is what this bounds.
+START_TIMEOUT_SECONDS = 20.0
+MAX_WORKERS = 4096
+_STREAMS = 3
+_TIDY_MILLISECONDS = 10
+_LEFTOVERS_SECONDS = 5.0
+_SHAPING_LAYERS = frozenset(NAMESPACE_LAYERS) | frozenset(CGROUP_LAYERS)
+
+
+class Server:
+    """Everything the fork server knows. Its tables hold each worker by its number and by the descriptors to poll."""
+
+    def __init__(self, control: Control, ground: Ground, driver: Driver, features: Features) -> None:
+        self._control = control
+        self._ground = ground
+        self._driver = driver
+        self._features = features
+        self._poll = select.poll()
+        self._by_number: dict[int, Worker] = {}
+        self._by_gate: dict[int, Worker] = {}
+        self._by_pidfd: dict[int, Worker] = {}
+        self._leftovers: deque[Worker] = deque()
+        self._last_number = 0
+        self._usual = frozenset(layer for layer in NAMESPACE_LAYERS if features.has(layer))
+        self._spare: Worker | None = None
+        self._spare_wanted = True
+
+    def serve(self) -> None:
+        """Until the runtime closes its side or dies; then every worker is ended and its groups are removed."""
+        while not self._control.closed:
+            self._poll.register(self._control, self._control.interest)
+            self._turn()
+        self._poll.unregister(self._control)
+        self._spare_wanted = False
+        for worker in list(self._by_number.values()):
+            self._end(worker)
+        while self._by_number:
+            self._turn()
+        deadline = time.monotonic() + _LEFTOVERS_SECONDS
+        while self._leftovers and time.monotonic() < deadline:
+            time.sleep(_TIDY_MILLISECONDS / 1000)
+            self._remove_groups()
+        self._driver.close()
+
+    def _turn(self) -> None:
+        ready = self._poll.poll(self._wait_milliseconds())
+        if not ready:
+            self._idle()
+        for fd, _ in ready:
+            if fd == self._control.fileno():
+                self._on_control()
+            elif fd in self._by_gate:
+                self._on_gate(self._by_gate[fd])
+            elif fd in self._by_pidfd:
+                self._on_end(self._by_pidfd[fd])
+
+    def _wait_milliseconds(self) -> float | None:
+        if self._spare_wanted:
+            return 0
+        if self._leftovers:
+            return _TIDY_MILLISECONDS
+        deadlines = [worker.deadline for worker in self._by_number.values() if worker.phase == "starting"]
+        return max(0.0, min(deadlines) - time.monotonic()) * 1000 + 1 if deadlines else None
+
+    def _idle(self) -> None:
+        self._remove_groups()
+        now = time.monotonic()
+        for worker in self._by_number.values():
+            if worker.phase == "starting" and worker.deadline <= now and worker.failure is None:
+                self._fail(worker, SandboxSetupFailed("start", 110, f"not done in {START_TIMEOUT_SECONDS} s"))
+        if self._spare_wanted:
+            # Wanted once per start, so that one that cannot be made is not tried for in a circle.
+            self._spare_wanted = False
+            if self._spare is None:
+                try:
+                    self._spare = self._make(self._usual, frozenset())
+                except SandboxSetupFailed:
+                    self._spare = None
+
+    # What the runtime asks for
+
+    def _on_control(self) -> None:
+        self._control.flush()
+        with self._control.receive() as (packet, descriptors):
+            if packet:
+                self._handle(packet, descriptors)
+
+    def _handle(self, packet: bytes, descriptors: list[int]) -> None:
+        try:
+            request = decode_request(packet)
+        except MalformedMessage:
+            return
+        except SpecRefused as refused:
+            failure = SandboxSetupFailed("read-specification", 22, refused.error.message)
+            self._control.say(SpawnFailed(refused.request, failure))
+            return
+        match request:
+            case Spawn():
+                self._start(request, descriptors)
+            case Signal(number, signum):
+                worker = self._by_number.get(number)
+                if worker and worker.phase == "running" and signum in signal.valid_signals():
+                    _worker.tell(worker, {"signal": signum})
+            case Kill(number):
+                worker = self._by_number.get(number)
+                if worker and worker.phase == "running":
+                    self._end(worker)
+
+    def _start(self, request: Spawn, descriptors: list[int]) -> None:
+        try:
+            worker = self._assign(request, descriptors)
+        except (SandboxSetupFailed, SandboxUnsupported) as error:
+            self._control.say(SpawnFailed(request.request, error))
+            return
+        try:
+            _worker.order(worker, self._ground, descriptors)
+        except SandboxSetupFailed as error:
+            self._fail(worker, error)
+
+    def _assign(self, request: Spawn, descriptors: list[int]) -> Worker:
+        """An init for the request: the spare one when it has what is needed."""
+        if len(descriptors) != _STREAMS:
+            raise SandboxSetupFailed("read-request", 22, f"{len(descriptors)} descriptors, not {_STREAMS}")
+        plan = decide(request.spec, self._features)
+        if self._spare is not None and not request.spec.disable & _SHAPING_LAYERS:
+            worker, self._spare = self._spare, None
+        else:
+            worker = self._make(plan.layers & self._usual, request.spec.disable)
+        self._spare_wanted = True
+        worker.request, worker.spec, worker.plan = request.request, request.spec, plan
+        worker.phase, worker.deadline = "starting", time.monotonic() + START_TIMEOUT_SECONDS
+        return worker
+
+    def _make(self, layers: frozenset[str], without: frozenset[str]) -> Worker:
+        if len(self._by_number) >= MAX_WORKERS:
+            raise SandboxSetupFailed("clone", 11, f"{MAX_WORKERS} workers are running")
+        self._last_number += 1
+        try:
+            worker = _worker.make(self._last_number, self._ground, self._driver, layers, without)
+        except OSError as error:
+            raise SandboxSetupFailed("clone", error.errno or 0, str(error.args[-1])) from None
+        self._by_number[worker.number] = worker
+        self._by_gate[worker.gate.fileno()] = worker
+        self._by_pidfd[worker.pidfd] = worker
+        self._poll.register(worker.gate, select.POLLIN)
+        self._poll.register(worker.pidfd, select.POLLIN)
+        return worker
+
+    # A worker's life
+
+    def _on_gate(self, worker: Worker) -> bool:
+        """Take one packet from init's side; whether there was one."""
+        received = _worker.receive(worker)
+        if received is None:
+            return False
+        message, sender = received
+        match message:
+            case {"failed": [str(step), int(number), str(detail)]}:
+                self._fail(worker, SandboxSetupFailed(step, number, detail))
+            case {"poised": [int(abi), denial]}:
+                self._judge(
+                    worker, sender, _readback.Evidence(abi, denial if isinstance(denial, str) else None)
+                )
+            case {"running": True} if worker.phase == "starting" and worker.failure is None:
+                worker.phase = "running"
+                self._control.say(Spawned(worker.request, worker.number, worker.pid, worker.statuses))
+            case {"ended": [int(code), None]}:
+                worker.ended = (code, None)
+            case {"ended": [None, int(signum)]}:
+                worker.ended = (None, signum)
+            case _ if not message:
+                self._forget_gate(worker)
+        return bool(message)
+
+    def _forget_gate(self, worker: Worker) -> None:
+        if self._by_gate.pop(worker.gate.fileno(), None):
+            self._poll.unregister(worker.gate)
+
+    def _judge(self, worker: Worker, pid: int, evidence: _readback.Evidence) -> None:
+        """Let the worker run if what the kernel says is what was planned."""
+        spec, plan = worker.job()
+        try:
+            found = _readback.statuses(pid, spec, plan, worker.group, evidence)
+        except OSError as error:
+            self._fail(worker, SandboxSetupFailed("read-back", error.errno or 0))
+            return
+        if short := _readback.only_planned(found, plan):
+            self._fail(worker, SandboxUnsupported(short))
+            return
+        worker.statuses = found
+        _worker.tell(worker, {"go": True})
+
+    def _fail(self, worker: Worker, failure: SandboxSetupFailed | SandboxUnsupported) -> None:
+        worker.failure = worker.failure or failure
+        self._end(worker)
+
+    def _end(self, worker: Worker) -> None:
+        worker.killed = True
+        _worker.kill(worker)
+
+    def _on_end(self, worker: Worker) -> None:
+        """The init is a zombie, its namespace empty: read what it still said, count, tell, tidy."""
+        if not _worker.has_ended(worker):
+            return  # an event for an earlier worker whose descriptor had this number
+        while self._on_gate(worker):
+            pass
+        self._forget_gate(worker)
+        self._poll.unregister(worker.pidfd)
+        del self._by_pidfd[worker.pidfd], self._by_number[worker.number]
+        if self._spare is worker:
+            self._spare = None
+        _worker.bury(worker, self._ground)
+        worker.group.kill()
+        if worker.phase == "running":
+            self._control.say(_worker.exited(worker))
+        elif worker.phase == "starting":
+            default = SandboxSetupFailed("start", 0, "the worker's init ended before the program ran")
+            self._control.say(SpawnFailed(worker.request, worker.failure or default))
+        self._leftovers.append(worker)
+        self._remove_groups()
+
+    def _remove_groups(self) -> None:
+        for _ in range(len(self._leftovers)):
+            worker = self._leftovers.popleft()
+            if not worker.group.remove():
+                worker.group.kill()
+                self._leftovers.append(worker)
+
+
+def main(descriptor: int, label: str) -> NoReturn:
+    """Be the fork server on the control socket `descriptor`; `label` is part of its control groups' names."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # The runtime decides when this ends, by closing the socket; a signal to the whole service is not that.
+        signal.signal(number, signal.SIG_IGN)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    control = socket.socket(fileno=descriptor)
+    control.set_inheritable(False)
+    cgroup_tree.sweep()
+    driver = cgroup_tree.open_driver(label)
+    ground = settle()
+    features = examine(ground, driver)
+    # Compiled once here, so that every worker finds it done.
+    seccomp.compile_named("default", syscalls.MACHINE)
+    if len(os.listdir("/proc/self/task")) != 1:
+        raise RuntimeError("the fork server must have one thread")
+    control.send(encode_hello(Hello(PROTOCOL_VERSION, features.layers)))
+    Server(Control(control), ground, driver, features).serve()
+    sys.exit(0)

@@ -1,0 +1,200 @@
+"""Finding out what can be applied by applying it: an init is made, takes the steps of a real one, and is thrown away.
+
+Every step is tried even where another failed; a layer is found to be possible when all of its steps were.
+"""
+
+import json
+import os
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import asdict
+from typing import NoReturn
+
+from sandbox import _confine, cgroup_tree, namespaces, privileges, syscalls
+from sandbox._ground import Ground, settle
+from sandbox._order import Order
+from sandbox.cgroups import Driver, Group
+from sandbox.layers import CGROUP_LAYERS, LAYERS, NAMESPACE_LAYERS, LayerStatus
+from sandbox.probe import Features
+from sandbox.spec import Limits, SandboxSpec
+from sandbox.steps import confine_steps
+
+_SPEC = SandboxSpec(name="trial", argv=("/",))
+_LIMITS = Limits(memory_bytes=64 * 1024 * 1024, pids=16, cpu_millis=1000)
+_POSSIBLE = "applied in a trial"
+_MAX_REPORT_BYTES = 64 * 1024
+
+# Whose failure a failing step is. Steps not named here belong to every start and to no layer.
+_LAYER_OF_STEP = {
+    "loopback-up": "netns",
+    "load-filter": "seccomp",
+    "become-worker-user": "userns",
+    "assemble-root": "rootfs",
+    "enter-root": "rootfs",
+    "set-hostname": "utsns",
+    "forbid-user-namespaces": "userns",
+    "seal-proc": "rootfs",
+    "set-rlimits": "rlimits",
+    "lock-capabilities": "capabilities",
+    "forbid-new-privileges": "no-new-privs",
+    "restrict-landlock": "landlock",
+    "drop-capabilities": "capabilities",
+    "restrict-seccomp": "seccomp",
+}
+
+Failures = dict[str, str]
+
+
+def examine(ground: Ground, driver: Driver) -> Features:
+    """Try every layer from `ground`. The calling process must be single-threaded; it is left as it was."""
+    failures: Failures = dict(driver.missing)
+    if ground.templates is None:
+        failures |= dict.fromkeys(("mountns", "rootfs"), ground.mounts_missing)
+    group = driver.create("trial")
+    uid = ground.users.take()
+    try:
+        failures |= _try_all(ground, group, uid, failures)
+    finally:
+        ground.users.give_back(uid)
+        group.kill()
+        group.remove()
+    return Features(tuple(_status(layer, failures) for layer in LAYERS))
+
+
+def _status(layer: str, failures: Failures) -> LayerStatus:
+    if layer in failures:
+        return LayerStatus(layer, "absent", failures[layer])
+    return LayerStatus(layer, "enforced", _POSSIBLE)
+
+
+def _try_all(ground: Ground, group: Group, uid: int, known: Failures) -> Failures:
+    """Make the trial process with as many of the namespaces as there are, and collect its report."""
+    failures: Failures = {}
+    with suppress(OSError):
+        group.limit(_LIMITS)
+    for layers in (("userns", "pidns"), ("userns",), ("pidns",), ()):
+        try:
+            report = _run(
+                ground, group, uid, frozenset(NAMESPACE_LAYERS) - known.keys() - failures.keys(), layers
+            )
+        except OSError as error:
+            failures |= {layer: _reason(layer, error) for layer in layers if layer not in failures}
+            continue
+        missing = {"userns", "pidns"} - set(layers)
+        return {layer: failures.get(layer, "not possible here") for layer in missing} | report
+    return dict.fromkeys(LAYERS, "no process could be made")
+
+
+def _run(
+    ground: Ground, group: Group, uid: int, namespaces_left: frozenset[str], at_clone: tuple[str, ...]
+) -> Failures:
+    layers = (
+        (frozenset(LAYERS) - frozenset(NAMESPACE_LAYERS))
+        | (namespaces_left - {"userns", "pidns"})
+        | set(at_clone)
+    )
+    root = ground.templates.open(_SPEC, []) if ground.templates else -1
+    report, report_end = os.pipe2(os.O_CLOEXEC)
+    gate, gate_end = os.pipe2(os.O_CLOEXEC)
+    born_in, entries = group.entry()
+    try:
+        cloned = syscalls.clone(namespaces.clone_flags(layers), born_in)
+        if cloned is None:
+            os.close(gate_end)
+            _be_trial(ground, layers, root, entries, (gate, report_end), uid)
+        try:
+            os.close(report_end)
+            report_end = -1
+            return _follow(cloned.pid, gate_end, report, uid, ground, layers)
+        finally:
+            os.close(cloned.pidfd)
+            os.kill(cloned.pid, 9)
+            os.waitpid(cloned.pid, 0)
+    finally:
+        for fd in (root, report, report_end, gate, gate_end):
+            if fd >= 0:
+                os.close(fd)
+
+
+def _follow(
+    pid: int, gate_end: int, report: int, uid: int, ground: Ground, layers: frozenset[str]
+) -> Failures:
+    if "userns" in layers:
+        namespaces.write_maps(pid, privileges.WORKER_ID, uid, privileged=ground.privileged)
+    os.write(gate_end, b"x")
+    text = b""
+    while len(text) < _MAX_REPORT_BYTES and (part := os.read(report, _MAX_REPORT_BYTES)):
+        text += part
+    if not text:
+        # Not a finding but a fault of ours; to go on would be to start workers without any wall.
+        raise RuntimeError("the trial process died without a report")
+    return {str(layer): str(reason) for layer, reason in json.loads(text).items()}
+
+
+def _be_trial(
+    ground: Ground,
+    layers: frozenset[str],
+    root: int,
+    entries: tuple[int, ...],
+    pipes: tuple[int, int],
+    uid: int,
+) -> NoReturn:
+    gate, report_end = pipes
+    try:
+        os.read(gate, 1)
+        os.write(report_end, json.dumps(_explore(ground, layers, root, entries, uid)).encode())
+    finally:
+        os._exit(0)
+
+
+def _explore(
+    ground: Ground, layers: frozenset[str], root: int, entries: tuple[int, ...], uid: int
+) -> Failures:
+    failures: Failures = {}
+    for entry in entries:
+        try:
+            os.write(entry, b"0")
+        except OSError as error:
+            failures |= dict.fromkeys(CGROUP_LAYERS, _reason("a worker cannot enter its group", error))
+    for layer in NAMESPACE_LAYERS:
+        if layer in layers - {"userns", "pidns"}:
+            try:
+                syscalls.unshare(namespaces.FLAGS[layer])
+            except OSError as error:
+                failures[layer] = _reason("unshare", error)
+    usable = layers - failures.keys()
+    if "mountns" not in usable:
+        usable -= {"rootfs"}
+        failures.setdefault("rootfs", "needs mountns")
+    site = ground.templates.site if ground.templates else ""
+    order = Order(_SPEC, usable, (), (), uid, site, (), root, ())
+    stand_in, _ = socket.socketpair()
+    subject = _confine.Subject(stand_in, (), usable, order)
+    for step in (
+        *(("loopback-up",) if "netns" in usable else ()),
+        *confine_steps(usable),
+        "restrict-seccomp",
+    ):
+        layer = _LAYER_OF_STEP.get(step, "")
+        if not layer or layer in failures:
+            continue
+        try:
+            _confine.run_steps(subject, (step,))
+        except _confine.StepFailed as failure:
+            failures[layer] = str(failure)
+    return failures
+
+
+def _reason(what: str, error: OSError) -> str:
+    return f"{what}: {error.strerror or error}"
+
+
+def main() -> None:
+    """Print what this user can apply on this machine as JSON; the trial happens in this very process."""
+    driver = cgroup_tree.open_driver("trial")
+    try:
+        layers = examine(settle(), driver).layers
+    finally:
+        driver.close()
+    sys.stdout.write(json.dumps([asdict(layer) for layer in layers]))

@@ -1,0 +1,206 @@
+"""One worker as the fork server holds it: a process, its gate, its groups and its user, from clone to removal."""
+
+import json
+import os
+import signal
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from sandbox import _child, _order, namespaces, privileges, rootfs, syscalls
+from sandbox._ground import Ground
+from sandbox.cgroups import Driver, Group
+from sandbox.errors import SandboxSetupFailed, SandboxUnsupported
+from sandbox.layers import LayerStatus
+from sandbox.messages import Exited, Reason
+from sandbox.rootfs import Source
+from sandbox.spec import SandboxSpec
+from sandbox.steps import Plan, prepare_steps
+
+_Result = TypeVar("_Result")
+
+_CREDENTIALS_BYTES = 12  # struct ucred: pid, uid, gid (unix(7))
+
+
+@dataclass
+class Worker:
+    """Owned by the fork server from `make` to `bury`."""
+
+    number: int
+    pid: int
+    pidfd: int
+    gate: socket.socket
+    group: Group
+    uid: int
+    namespaces: frozenset[str]
+    phase: Literal["spare", "starting", "running"] = "spare"
+    request: int = -1
+    spec: SandboxSpec | None = None
+    plan: Plan | None = None
+    deadline: float = 0.0
+    killed: bool = False
+    failure: SandboxSetupFailed | SandboxUnsupported | None = None
+    statuses: tuple[LayerStatus, ...] = ()
+    ended: tuple[int | None, int | None] | None = None
+    cpu_seconds: float = 0.0
+
+    def job(self) -> tuple[SandboxSpec, Plan]:
+        """What this worker is for, and how; only once it has been told."""
+        if self.spec is None or self.plan is None:
+            raise SandboxSetupFailed("order", 0, "a worker without a specification")
+        return self.spec, self.plan
+
+
+def make(
+    number: int, ground: Ground, driver: Driver, layers: frozenset[str], without: frozenset[str] = frozenset()
+) -> Worker:
+    """Clone an init in namespaces `layers`; it prepares itself and then waits for its order. Raises `OSError`."""
+    group = driver.create(f"worker-{number}", without=without)
+    uid = ground.users.take()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        born_in, entries = group.entry()
+        cloned = syscalls.clone(namespaces.clone_flags(layers), born_in)
+        if cloned is None:
+            _child.main(theirs, entries, layers, prepare_steps(layers))
+        worker = Worker(number, cloned.pid, cloned.pidfd, ours, group, uid, layers)
+    except BaseException:
+        ours.close()
+        group.remove()
+        ground.users.give_back(uid)
+        raise
+    finally:
+        theirs.close()
+    ours.setblocking(False)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    if "userns" in layers:
+        try:
+            namespaces.write_maps(worker.pid, privileges.WORKER_ID, uid, privileged=ground.privileged)
+        except OSError:
+            abandon(worker, ground)
+            raise
+    return worker
+
+
+def abandon(worker: Worker, ground: Ground) -> None:
+    """End an init that has not been given an order, and wait for it: it dies at once, nothing runs in it yet."""
+    kill(worker)
+    bury(worker, ground)
+    worker.group.remove()
+
+
+def order(worker: Worker, ground: Ground, streams: list[int]) -> None:
+    """Hand over the specification and everything it needs. Raises `SandboxSetupFailed`; the caller kills then."""
+    spec, plan = worker.job()
+    _attempt("set-limits", lambda: worker.group.limit(spec.limits))
+    sources: list[Source] = []
+    root = -1
+    try:
+        if "rootfs" in plan.layers and ground.templates is not None:
+            sources += _attempt("open-mounts", lambda: rootfs.open_sources(spec))
+            sources += _attempt("open-data", lambda: _open_data(worker, ground, spec))
+            root = ground.templates.open(spec, sources)
+        told = _order.Order(
+            spec=spec,
+            layers=plan.layers,
+            confine=plan.confine,
+            finish=plan.finish,
+            uid=worker.uid,
+            site=ground.templates.site if ground.templates else "",
+            streams=tuple(streams),
+            root=root,
+            sources=tuple(sources),
+        )
+        _attempt("send-order", lambda: _order.send(worker.gate, told))
+    finally:
+        for fd in (root, *(source.fd for source in sources)):
+            if fd >= 0:
+                os.close(fd)
+
+
+def _open_data(worker: Worker, ground: Ground, spec: SandboxSpec) -> list[Source]:
+    if spec.data is None:
+        return []
+    if not (ground.privileged and "userns" in worker.namespaces):
+        return [rootfs.open_data(spec.data, None, None)]
+    # The namespace maps the owner on disk, which is what the worker is inside, to the worker's user on this machine.
+    idmap = os.open(f"/proc/{worker.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return [rootfs.open_data(spec.data, ground.data_owner, idmap)]
+    finally:
+        os.close(idmap)
+
+
+def receive(worker: Worker) -> tuple[dict[str, object], int] | None:
+    """The next packet from init's side and its sender's pid; an empty one at the end, None when there is none now."""
+    try:
+        space = socket.CMSG_SPACE(_CREDENTIALS_BYTES)
+        packet, ancillary, _, _ = worker.gate.recvmsg(_order.MAX_PACKET_BYTES, space)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return {}, 0
+    pid = next(
+        (struct.unpack("=iII", data)[0] for _, kind, data in ancillary if kind == socket.SCM_CREDENTIALS), 0
+    )
+    return (json.loads(packet) if packet else {}), pid
+
+
+def tell(worker: Worker, message: dict[str, object]) -> None:
+    """A packet to init's side; lost when that is ending."""
+    with suppress(OSError):
+        worker.gate.send(json.dumps(message).encode())
+
+
+def kill(worker: Worker) -> None:
+    """SIGKILL to init, and with it to its namespace, and to everyone in the groups."""
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+    if "pidns" not in worker.namespaces:
+        worker.group.kill()
+
+
+def bury(worker: Worker, ground: Ground) -> None:
+    """Reap init and give back what it held, its groups excepted: their counters are still to be read."""
+    _, _, usage = os.wait4(worker.pid, 0)
+    worker.cpu_seconds = usage.ru_utime + usage.ru_stime
+    os.close(worker.pidfd)
+    worker.gate.close()
+    ground.users.give_back(worker.uid)
+
+
+def has_ended(worker: Worker) -> bool:
+    """Whether init is a zombie. Never waits."""
+    return os.waitid(os.P_PIDFD, worker.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def exited(worker: Worker) -> Exited:
+    """How a buried worker ended, with what its groups counted."""
+    counters = worker.group.counters()
+    # An init that was killed itself could say nothing; it ended as everyone in its namespace did.
+    code, signum = worker.ended or (None, int(signal.SIGKILL))
+    reason: Reason = "signalled" if code is None else "exited"
+    if worker.killed:
+        reason = "killed"
+    elif signum == signal.SIGKILL and counters.oom_kills:
+        reason = "oom"
+    return Exited(
+        worker=worker.number,
+        reason=reason,
+        code=code,
+        signal=signum,
+        peak_memory_bytes=counters.peak_memory_bytes,
+        cpu_seconds=worker.cpu_seconds if counters.cpu_seconds is None else counters.cpu_seconds,
+        oom_kills=counters.oom_kills,
+        pids_denied=counters.pids_denied,
+    )
+
+
+def _attempt(step: str, action: Callable[[], _Result]) -> _Result:
+    try:
+        return action()
+    except OSError as error:
+        raise SandboxSetupFailed(step, error.errno or 0, str(error.filename or "")) from None

@@ -1,0 +1,246 @@
+"""Between eras: what changes in each cell of the table, and that nothing else does."""
+
+import json
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Raw
+
+from mcphost.errors import MODERN_STATUS, DownstreamProtocolError, UpstreamProtocolError
+from mcphost.protocol import bridge, jsonrpc
+from mcphost.protocol.bridge import Eras
+from mcphost.protocol.jsonrpc import ErrorObject, Fields
+from mcphost.protocol.methods import CACHEABLE, FORWARDED
+from mcphost.protocol.versions import Era
+
+PREFIX = "io.modelcontextprotocol/"
+US = Raw(b'{"name":"mcphost"}')
+THEM = {"name": "server"}
+
+CELLS = [Eras(client, worker) for client in get_args(Era) for worker in get_args(Era)]
+LEGACY_ONLY = Eras("legacy", "legacy")
+ANY_CELL = pytest.mark.parametrize(
+    "eras", CELLS, ids=lambda eras: f"{eras.client} client, {eras.worker} worker"
+)
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=6,
+)
+OURS = {"_meta", "inputResponses", "requestState", "task", "resultType", "ttlMs", "cacheScope"}
+unknown = st.dictionaries(texts.filter(lambda key: key not in OURS), values, max_size=4)
+unknown_meta = st.dictionaries(
+    texts.filter(lambda key: not key.startswith(PREFIX) and key != "progressToken"), values, max_size=4
+)
+
+
+def cut(value: dict[str, object]) -> Fields:
+    return {key: jsonrpc.raw(each) for key, each in value.items()}
+
+
+def to_worker(params: dict, meta: dict, eras: Eras, token: int | None = None) -> dict:
+    sent = bridge.to_worker(cut(params), cut(meta), eras, token=token, client_info=US)
+    return json.loads(jsonrpc.raw_bytes(sent))
+
+
+def to_client(result: object, eras: Eras, method: str = "tools/call") -> dict:
+    raw = Raw(json.dumps(result).encode())
+    return json.loads(bytes(bridge.to_client(method, raw, eras, server_info=US)))
+
+
+# --- params -------------------------------------------------------------------------------------------
+
+
+@given(unknown, unknown_meta, st.sampled_from(CELLS), st.none() | st.integers(1, 99))
+def test_whatever_else_is_in_params_and_their_metadata_survives(
+    params: dict, meta: dict, eras: Eras, token: int | None
+) -> None:
+    sent = to_worker(params | {"_meta": meta}, meta, eras, token)
+    kept = {key: value for key, value in sent.pop("_meta", {}).items() if not key.startswith(PREFIX)}
+    assert sent == params
+    assert kept == (meta if token is None else meta | {"progressToken": token})
+
+
+@ANY_CELL
+def test_what_was_not_negotiated_with_the_worker_is_taken_out(eras: Eras) -> None:
+    params = {"name": "x", "inputResponses": {}, "requestState": "s", "task": {"ttl": 1}}
+    assert to_worker(params, {}, eras).keys() - {"_meta"} == {"name"}
+
+
+@ANY_CELL
+def test_the_clients_progress_token_never_reaches_a_worker(eras: Eras) -> None:
+    meta = {"progressToken": "the client's"}
+    assert "progressToken" not in to_worker({}, meta, eras).get("_meta", {})
+    assert to_worker({}, meta, eras, token=5)["_meta"]["progressToken"] == 5
+
+
+@pytest.mark.parametrize("client", get_args(Era))
+def test_a_modern_worker_is_told_our_revision_our_capabilities_and_who_the_client_is(client: Era) -> None:
+    meta = {
+        f"{PREFIX}protocolVersion": "2099-01-01", f"{PREFIX}clientCapabilities": {"sampling": {}},
+        f"{PREFIX}clientInfo": THEM, f"{PREFIX}logLevel": "debug",
+    }  # fmt: skip
+    assert to_worker({}, meta, Eras(client, "modern")) == {"_meta": {
+        f"{PREFIX}protocolVersion": "2026-07-28", f"{PREFIX}clientCapabilities": {}, f"{PREFIX}clientInfo": THEM,
+    }}  # fmt: skip
+
+
+def test_where_a_client_told_nothing_of_itself_a_modern_worker_is_told_of_us() -> None:
+    meta = to_worker({}, {}, Eras("legacy", "modern"))["_meta"]
+    assert meta[f"{PREFIX}clientInfo"] == {"name": "mcphost"}
+
+
+@pytest.mark.parametrize("client", get_args(Era))
+def test_a_legacy_worker_sees_nothing_of_the_modern_metadata(client: Era) -> None:
+    meta = {
+        f"{PREFIX}protocolVersion": "2026-07-28",
+        f"{PREFIX}clientInfo": {},
+        f"{PREFIX}later": 1,
+        "own": 2,
+    }
+    assert to_worker({}, meta, Eras(client, "legacy")) == {"_meta": {"own": 2}}
+
+
+@pytest.mark.parametrize("client", get_args(Era))
+def test_a_legacy_worker_gets_no_empty_metadata(client: Era) -> None:
+    assert to_worker({"a": 1}, {f"{PREFIX}clientInfo": {}}, Eras(client, "legacy")) == {"a": 1}
+
+
+def test_what_the_caller_holds_is_left_as_it_was() -> None:
+    params, meta = cut({"name": "x", "task": {}, "_meta": {}}), cut({"progressToken": 1})
+    bridge.to_worker(params, meta, Eras("modern", "legacy"), token=7, client_info=US)
+    assert (params.keys(), meta.keys()) == ({"name", "task", "_meta"}, {"progressToken"})
+
+
+# --- results ------------------------------------------------------------------------------------------
+
+
+@given(unknown, unknown_meta, st.sampled_from(CELLS), st.sampled_from(sorted(FORWARDED)))
+def test_whatever_else_is_in_a_result_and_its_metadata_survives(
+    result: dict, meta: dict, eras: Eras, method: str
+) -> None:
+    given_ = to_client(result | {"_meta": meta}, eras, method)
+    got_meta = given_.pop("_meta", {})
+    got_meta.pop(f"{PREFIX}serverInfo", None)
+    assert got_meta == meta
+    assert {key: value for key, value in given_.items() if key not in OURS} == result
+
+
+@given(unknown, texts)
+def test_between_two_legacy_parties_a_result_is_the_same_bytes(result: dict, blank: str) -> None:
+    raw = json.dumps(result | {"resultType": blank, "ttlMs": 5, "_meta": {}}, indent=2).encode()
+    assert bytes(bridge.to_client("tools/list", Raw(raw), LEGACY_ONLY, server_info=US)) == raw
+
+
+def test_a_legacy_client_is_spared_what_only_modern_ones_know() -> None:
+    eras = Eras("legacy", "modern")
+    modern = {"resultType": "complete", "ttlMs": 5, "cacheScope": "public", "tools": []}
+    assert to_client(modern | {"_meta": {f"{PREFIX}serverInfo": THEM}}, eras) == {"tools": []}
+    assert to_client(modern | {"_meta": {f"{PREFIX}serverInfo": THEM, "a": 1}}, eras) == {
+        "tools": [], "_meta": {"a": 1},
+    }  # fmt: skip
+    assert to_client({"tools": []}, eras) == {"tools": []}
+
+
+@pytest.mark.parametrize("worker", get_args(Era))
+def test_a_modern_client_is_told_the_type_and_who_answered(worker: Era) -> None:
+    meta = {f"{PREFIX}serverInfo": {"name": "mcphost"}}
+    assert to_client({"content": []}, Eras("modern", worker)) == {
+        "content": [], "resultType": "complete", "_meta": meta,
+    }  # fmt: skip
+
+
+def test_a_modern_servers_own_name_stays() -> None:
+    result = to_client({"_meta": {f"{PREFIX}serverInfo": THEM}}, Eras("modern", "modern"))
+    assert result["_meta"] == {f"{PREFIX}serverInfo": THEM}
+
+
+@pytest.mark.parametrize("worker", get_args(Era))
+@pytest.mark.parametrize("method", sorted(FORWARDED))
+def test_caching_hints_are_owed_for_some_methods_and_never_let_anything_be_shared(
+    method: str, worker: Era
+) -> None:
+    plain = to_client({}, Eras("modern", worker), method)
+    hinted = to_client({"ttlMs": 500, "cacheScope": "public"}, Eras("modern", worker), method)
+    if method in CACHEABLE:
+        assert (plain["ttlMs"], plain["cacheScope"]) == (0, "private")
+        assert (hinted["ttlMs"], hinted["cacheScope"]) == (500, "private")
+    else:
+        assert not plain.keys() & {"ttlMs", "cacheScope"}
+
+
+@pytest.mark.parametrize("kind", ["input_required", "task", None, 5])
+def test_a_legacy_server_cannot_speak_of_result_types_to_a_modern_client(kind: object) -> None:
+    result = to_client({"resultType": kind, "inputRequests": {"a": {}}}, Eras("modern", "legacy"))
+    assert result["resultType"] == "complete"
+
+
+@pytest.mark.parametrize("client", get_args(Era))
+def test_a_result_that_waits_for_input_is_refused_as_a_missing_capability(client: Era) -> None:
+    with pytest.raises(DownstreamProtocolError) as caught:
+        to_client({"resultType": "input_required", "inputRequests": {}}, Eras(client, "modern"))
+    assert caught.value.rpc_code == -32021
+    assert caught.value.data == {"requiredCapabilities": {"elicitation": {}}}
+
+
+@pytest.mark.parametrize("client", get_args(Era))
+@pytest.mark.parametrize("kind", ["task", "", "Complete", 5, None, ["complete"]])
+def test_a_result_of_a_type_that_was_not_negotiated_is_the_servers_fault(client: Era, kind: object) -> None:
+    with pytest.raises(UpstreamProtocolError):
+        to_client({"resultType": kind}, Eras(client, "modern"))
+
+
+@ANY_CELL
+@pytest.mark.parametrize("result", [None, [], "x", 5, True])
+def test_a_result_that_is_no_object_is_the_servers_fault(eras: Eras, result: object) -> None:
+    with pytest.raises(UpstreamProtocolError):
+        to_client(result, eras)
+
+
+@pytest.mark.parametrize("eras", [eras for eras in CELLS if eras != LEGACY_ONLY])
+@pytest.mark.parametrize("meta", [None, [], "x"])
+def test_metadata_that_is_no_object_is_the_servers_fault(eras: Eras, meta: object) -> None:
+    with pytest.raises(UpstreamProtocolError):
+        to_client({"_meta": meta}, eras)
+
+
+# --- errors -------------------------------------------------------------------------------------------
+
+
+@given(
+    st.integers(-33000, -31000) | st.integers(),
+    st.sampled_from([eras for eras in CELLS if eras.client == "legacy"]),
+)
+def test_a_legacy_client_gets_every_error_as_it_is(code: int, eras: Eras) -> None:
+    error = ErrorObject(code, "text", Raw(b'{"a":1}'))
+    assert bridge.error_to_client(error, eras) is error
+
+
+@given(st.integers(-33000, -31000) | st.integers(), st.sampled_from(get_args(Era)))
+def test_a_modern_client_never_gets_a_reserved_code_from_a_server_that_may_not_use_it(
+    code: int, worker: Era
+) -> None:
+    told = bridge.error_to_client(ErrorObject(code, "text", Raw(b"[1]")), Eras("modern", worker))
+    assert (told.message, bytes(told.data)) == ("text", b"[1]")
+    reserved = -32099 <= code <= -32020
+    known = worker == "modern" and code in MODERN_STATUS
+    if code == -32002:
+        assert told.code == -32602
+    elif reserved and not known:
+        assert told.code == -32603
+    else:
+        assert told.code == code
+
+
+@pytest.mark.parametrize(
+    ("code", "from_legacy", "from_modern"),
+    [(-32002, -32602, -32602), (-32042, -32603, -32603), (-32021, -32603, -32021), (-32022, -32603, -32022),
+     (-32601, -32601, -32601), (-32019, -32019, -32019), (-32100, -32100, -32100), (7, 7, 7)],
+)  # fmt: skip
+def test_the_codes_that_have_a_history(code: int, from_legacy: int, from_modern: int) -> None:
+    assert bridge.error_to_client(ErrorObject(code), Eras("modern", "legacy")).code == from_legacy
+    assert bridge.error_to_client(ErrorObject(code), Eras("modern", "modern")).code == from_modern

@@ -1,0 +1,183 @@
+"""From a policy to what will run: plain values, resolved for every server and tenant."""
+
+import string
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcphost.decisions.permissions import Permissions
+from mcphost.decisions.ratelimit import Rate
+from mcphost.plan import Plan, compile_plan, data_directory, worker_name
+from mcphost.policy import Program, Secret, loads
+from mcphost.workers.settings import SHARED
+from sandbox import Mount, SandboxSpec, Tmpfs
+
+POLICY = """
+version: 1
+profiles:
+  wide:
+    filesystem: {read: [/usr, /srv/data/in], write: [/srv/data], tmpfs: {/tmp: 1Mi, /scratch: 2Mi}}
+    resources: {limits: {cpu: 250m, memory: 64Mi, pids: 8, files: 32, message: 1Mi}}
+mcpServers:
+  time: {command: time, scope: shared}
+  notes:
+    command: notes
+    profile: wide
+    cwd: /srv
+    env: {TOKEN: "x-${secret:key}-$$", LANG: de_DE}
+    timeouts: {start: 3s, call: 4s, stop: 5s, tools: {slow: 60s}}
+    restart: {policy: always, max: 2, window: 30s, backoff: {initial: 1s, max: 8s}}
+    expect: {capabilities: [tools], tools: [add]}
+tenants:
+  acme:
+    tokens: [{id: ci, fromEnv: ACME}]
+    secrets: {key: {fromEnv: KEY}}
+    allow: ["*"]
+    deny: [time/*]
+    limits: {rate: 120/min, burst: 7, concurrency: 3}
+  other: {tokens: [{id: ci, fromEnv: OTHER}], secrets: {key: {fromEnv: KEY}}, allow: [time/now]}
+"""
+
+PROGRAMS = {
+    "time": Program("/bin/time", ("/bin/time", "-a"), (), ()),
+    "notes": Program("/opt/notes/run", ("/opt/notes/run",), ("/opt/notes", "/srv"), ("/opt/$v/bin", "/usr/bin")),
+}  # fmt: skip
+POLICY_READ = loads(POLICY, file="p.yaml")
+
+
+def plan() -> Plan:
+    return compile_plan(POLICY_READ, PROGRAMS)
+
+
+def filled(server: str, secrets: Mapping[str, Secret] | None = None, data: str | None = None) -> SandboxSpec:
+    sandbox = plan().servers[server].sandbox
+    return sandbox.fill(worker_name(server, "acme"), secrets or {"key": Secret("s3cret")}, data)
+
+
+def test_a_server_is_planned_with_everything_that_its_policy_says() -> None:
+    notes = plan().servers["notes"]
+    assert (notes.timeouts.start, notes.timeouts.call, notes.timeouts.stop) == (3.0, 4.0, 5.0)
+    assert (notes.timeouts.for_tool("slow"), notes.timeouts.for_tool("add")) == (60.0, 4.0)
+    restart = notes.restart
+    assert (restart.on, restart.limit, restart.window) == ("always", 2, 30.0)
+    assert (restart.initial, restart.ceiling) == (1.0, 8.0)
+    assert (notes.expect.capabilities, notes.expect.tools) == ({"tools"}, {"add"})
+    assert notes.message_bytes == 1024 * 1024
+
+
+def test_the_limits_of_a_profile_are_those_of_the_sandbox() -> None:
+    limits = filled("notes").limits
+    assert (limits.cpu_millis, limits.memory_bytes, limits.pids, limits.files) == (250, 64 * 1024**2, 8, 32)
+
+
+def test_mounts_go_from_outer_to_inner_and_what_is_written_wins_over_what_is_read() -> None:
+    mounts = filled("notes").mounts
+    assert mounts == (
+        Mount(source="/opt/notes", target="/opt/notes"),
+        Mount(source="/srv", target="/srv"),
+        Mount(source="/srv/data", target="/srv/data", writable=True),
+        Mount(source="/srv/data/in", target="/srv/data/in"),
+        Mount(source="/usr", target="/usr"),
+    )
+
+
+def test_scratch_space_is_as_large_as_the_profile_says() -> None:
+    assert set(filled("notes").tmpfs) == {
+        Tmpfs(target="/tmp", size_bytes=1024**2),
+        Tmpfs(target="/scratch", size_bytes=2 * 1024**2),
+    }
+
+
+def test_the_environment_is_the_policys_over_a_small_base() -> None:
+    assert dict(filled("notes").env) == {
+        "HOME": "/tmp",
+        "LANG": "de_DE",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "TMPDIR": "/tmp",
+        "PATH": "/opt/$v/bin:/usr/bin:/usr/local/bin:/bin",
+        "TOKEN": "x-s3cret-$",
+    }
+
+
+def test_nothing_of_the_runtimes_own_environment_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MCPHOST_PRIVATE", "private")
+    assert set(dict(filled("time").env)) == {"HOME", "LANG", "PYTHONDONTWRITEBYTECODE", "TMPDIR", "PATH"}
+
+
+def test_a_plan_can_be_shown_for_it_holds_no_secret_and_a_spec_shows_none() -> None:
+    assert "s3cret" not in repr(plan())
+    assert "s3cret" not in repr(filled("notes"))
+
+
+def test_what_differs_between_tenants_is_the_secret_and_the_data_directory() -> None:
+    one = filled("notes", {"key": Secret("one")}, "/state/data/one/notes")
+    two = filled("notes", {"key": Secret("two")}, None)
+    assert (dict(one.env)["TOKEN"], one.data) == ("x-one-$", "/state/data/one/notes")
+    assert (dict(two.env)["TOKEN"], two.data) == ("x-two-$", None)
+    assert (one.argv, one.mounts, one.limits, one.require) == (two.argv, two.mounts, two.limits, two.require)
+
+
+def test_a_worker_starts_in_its_directory_and_requires_what_the_policy_requires() -> None:
+    assert (filled("notes").cwd, filled("time").cwd) == ("/srv", "/")
+    assert filled("time").require == frozenset(plan().policy.require)
+    assert "seccomp" in filled("time").require
+    assert filled("time").argv == ("/bin/time", "-a")
+
+
+def test_a_tenant_is_planned_with_its_patterns_limits_and_servers() -> None:
+    acme, other = plan().tenants["acme"], plan().tenants["other"]
+    assert (acme.allow, acme.deny, acme.servers) == (("*",), ("time/*",), ("notes",))
+    assert (acme.limits.rate, acme.limits.concurrency) == (Rate(2.0, 7), 3)
+    assert other.servers == ("time",)
+
+
+patterns = st.sampled_from(["*", "time/*", "t*/now", "?otes/*", "notes/add", "x*/*", "no*/*a*"])
+
+
+@given(st.lists(patterns, max_size=3), st.lists(patterns, max_size=3))
+def test_the_servers_of_a_tenant_are_those_that_its_permissions_see(
+    allow: list[str], deny: list[str]
+) -> None:
+    policy = POLICY_READ
+    tenant = policy.tenants["acme"].model_copy(update={"allow": tuple(allow), "deny": tuple(deny)})
+    judge = Permissions(allow, deny)
+    for server in policy.servers:
+        assert tenant.may_use(server) == judge.sees(server)
+
+
+def test_a_minimal_policy_makes_a_plan_of_defaults() -> None:
+    text = "version: 1\nmcpServers: {time: {command: time}}\ntenants: {a: {tokens: [{id: t, fromEnv: T}]}}"
+    made = compile_plan(loads(text, file="p.yaml"), PROGRAMS)
+    assert made.tenants["a"].servers == ()
+    assert made.servers["time"].expect.tools == frozenset()
+
+
+# --- names and places ---------------------------------------------------------------------------------
+
+servers = st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,20}(_[A-Za-z0-9-]{1,9})?", fullmatch=True)
+tenants = st.just(SHARED) | st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True)
+
+
+@given(servers, tenants)
+def test_the_name_of_a_worker_is_one_that_a_sandbox_takes(server: str, tenant: str) -> None:
+    name = worker_name(server, tenant)
+    assert SandboxSpec(name=name, argv=("x",)).name == name
+    assert set(name) <= set(string.ascii_lowercase + string.digits + "-")
+
+
+@given(st.lists(st.tuples(servers, tenants), min_size=2, max_size=5, unique=True))
+def test_different_workers_have_different_names(workers: list[tuple[str, str]]) -> None:
+    assert len({worker_name(*each) for each in workers}) == len(workers)
+
+
+def test_names_that_read_alike_stay_apart() -> None:
+    assert worker_name("a-b", "c") != worker_name("a", "b-c")
+    assert worker_name("A", "c") != worker_name("a", "c")
+
+
+def test_each_tenant_has_its_own_place_and_a_shared_worker_has_none() -> None:
+    assert data_directory("/state", "acme", "notes") == "/state/data/acme/notes"
+    assert data_directory("/state", SHARED, "notes") is None
+    assert data_directory(None, "acme", "notes") is None
