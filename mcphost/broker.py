@@ -81,6 +81,7 @@ class _Record:
     name: str = ""
     status: str = "ok"
     version: str | None = None
+    tool_called: bool = False
     extra: dict[str, object] = field(default_factory=dict)
 
 
@@ -164,7 +165,7 @@ class Broker:
         self._metrics.request(
             method=inbound.method, status=record.status, tenant=tenant, server=record.server
         )
-        if inbound.method == "tools/call" and record.server:
+        if record.tool_called:
             self._metrics.tool(tenant=tenant, server=record.server, tool=record.name, seconds=seconds)
         logger().info(
             "call_finished",
@@ -300,6 +301,7 @@ class Broker:
             raise Forbidden(f"not allowed: {target.server}/{target.name}")
         timeouts = self._pool.servers[target.server].timeouts
         seconds = timeouts.for_tool(target.name) if inbound.method == "tools/call" else timeouts.call
+        record.tool_called = inbound.method == "tools/call"
         progress = self._progress(inbound, notify)
         eras, result = await self._exchange(
             tenant, target.server, inbound, params, limit=seconds, on_progress=progress
@@ -374,7 +376,7 @@ class Broker:
             raise CallTimeout(seconds) from None
         if message.kind == "error":
             error = bridge.error_to_client(jsonrpc.error_object(message.body), eras)
-            raise ServerError(error.code, error.message, error.data if bytes(error.data) else None)
+            raise ServerError(error.code, error.message, jsonrpc.value(error.data))
         if not bytes(message.body).startswith(b"{"):
             raise UpstreamProtocolError("the server answered with a result that is no object")
         return eras, message.body

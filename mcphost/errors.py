@@ -15,6 +15,7 @@
     ├── CallFailure                  it went wrong while doing
     │   ├── CallTimeout
     │   ├── WorkerDied, WorkerUnavailable
+    │   │   └── WorkerFailed         for good
     │   └── StartFailed              a worker did not get ready
     └── ServerError                  a server's own JSON-RPC error, passed through
 
@@ -313,6 +314,12 @@ class WorkerUnavailable(CallFailure):
     retryable = True
 
 
+class WorkerFailed(WorkerUnavailable):
+    """The server ended or failed to start too often and is started no more."""
+
+    retryable = False
+
+
 class StartFailed(CallFailure):
     """A worker did not get ready; the text says what was missing and shows the end of its stderr."""
 
@@ -322,7 +329,7 @@ class StartFailed(CallFailure):
 class ServerError(McpHostError):
     """A server's own JSON-RPC error on its way to the client: neither a refusal nor a failure of ours.
 
-    `code` is the server's, `data` its error data as raw JSON (None where it gave none).
+    `code` is the server's, `data` its error data as decoded JSON (None where it gave none).
     """
 
     reason = "error"

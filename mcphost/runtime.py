@@ -149,8 +149,7 @@ class Runtime(anyio.AsyncContextManagerMixin):
 
     async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application for MCP clients. Mount it anywhere; it serves `/mcp` and `/servers/{name}/mcp`."""
-        if self._state in {"new", "starting", "stopped"}:
-            raise RuntimeError("the runtime is not running; enter it, for as long as it is to serve")
+        self._check_running()
         await self._front(scope, receive, send)
 
     async def call(
@@ -161,6 +160,7 @@ class Runtime(anyio.AsyncContextManagerMixin):
         Raises:
             McpHostError: refused or failed; `ServerError` is the server's own JSON-RPC error.
         """
+        self._check_running()
         caller = Caller(Principal(tenant, "embedded"), server)
         if tenant not in self._policy.tenants or not self._broker.serves(caller):
             raise NotFound(f"the tenant {tenant!r} has no server {server!r}")
@@ -168,9 +168,15 @@ class Runtime(anyio.AsyncContextManagerMixin):
         decoded: dict[str, object] = msgspec.json.decode(result)
         return decoded
 
+    def _check_running(self) -> None:
+        if self._state in {"new", "starting", "stopped"}:
+            raise RuntimeError("the runtime is not running; enter it, for as long as it is to serve")
+
     def admin(self) -> object:
         """The ASGI application of the admin pages."""
-        return admin_app(self.pool, self.metrics, lambda: self.is_ready)
+        settings = self._policy.runtime
+        hosts = [*settings.allowed_hosts, *([settings.admin.host] if settings.admin else [])]
+        return admin_app(self.pool, self.metrics, lambda: self.is_ready, Guard(hosts=hosts, origins=()))
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncIterator[Self]:

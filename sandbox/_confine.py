@@ -5,7 +5,7 @@ import select
 import signal
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sandbox import landlock, namespaces, privileges, rlimits, rootfs, seccomp, syscalls
 from sandbox._order import Order
@@ -74,8 +74,13 @@ def _die_with_spawner(subject: Subject) -> None:
 
 def _assemble_root(subject: Subject) -> None:
     order = subject.told
+    owner = privileges.WORKER_ID if "userns" in order.layers else order.uid
     proc = "pidns" in order.layers
-    rootfs.assemble(order.site, order.root, order.spec, order.sources, proc=proc)
+    rootfs.assemble(order.site, order.root, order.spec, order.sources, owner, proc=proc)
+    # In place now; open, they would count against the cap on descriptors that is set next.
+    for fd in (order.root, *(source.fd for source in order.sources)):
+        os.close(fd)
+    subject.order = replace(order, root=-1, sources=())
 
 
 def _restrict_landlock(subject: Subject) -> None:

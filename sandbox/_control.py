@@ -37,20 +37,22 @@ class Control:
     def receive(self) -> Iterator[tuple[bytes, list[int]]]:
         """The next packet and its descriptors, which are closed afterwards; an empty packet when there is none.
 
-        What was cut off, a packet or its descriptors, is nothing anybody sent, and comes out as an empty packet too.
+        A packet that was cut off comes out as an empty one; one whose descriptors were, without any, so that it is
+        answered as lacking them.
         """
         descriptors: list[int] = []
         try:
             packet, descriptors, flags, _ = socket.recv_fds(self._channel, MAX_PACKET_BYTES, _MAX_DESCRIPTORS)
             self.closed = not packet and not descriptors
-            cut_off = bool(flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC))
+            cut_off = bool(flags & socket.MSG_TRUNC)
+            lost_some = bool(flags & socket.MSG_CTRUNC)
         except BlockingIOError:
-            packet, cut_off = b"", False
+            packet, cut_off, lost_some = b"", False, False
         except OSError:
-            packet, cut_off = b"", False
+            packet, cut_off, lost_some = b"", False, False
             self.closed = True
         try:
-            yield (b"" if cut_off else packet), descriptors
+            yield (b"" if cut_off else packet), ([] if lost_some else descriptors)
         finally:
             for fd in descriptors:
                 os.close(fd)

@@ -85,8 +85,11 @@ def _capabilities(fields: dict[str, str]) -> LayerStatus:
 def _landlock(evidence: Evidence) -> LayerStatus:
     if not evidence.landlock_abi:
         return LayerStatus("landlock", "absent", "not applied")
-    proof = evidence.landlock_denial or "the kernel accepted the rules; no refusal was seen"
-    return LayerStatus("landlock", "enforced", f"ABI {evidence.landlock_abi}, {proof}")
+    if evidence.landlock_denial is None:
+        return LayerStatus(
+            "landlock", "absent", f"ABI {evidence.landlock_abi} accepted the rules but refuses nothing"
+        )
+    return LayerStatus("landlock", "enforced", f"ABI {evidence.landlock_abi}, {evidence.landlock_denial}")
 
 
 def _rlimits(pid: int, spec: SandboxSpec) -> LayerStatus:

@@ -85,6 +85,7 @@ class Server:
 
     def _turn(self) -> None:
         ready = self._poll.poll(self._wait_milliseconds())
+        self._expire()
         if not ready:
             self._idle()
         for fd, _ in ready:
@@ -100,15 +101,21 @@ class Server:
             return 0
         if self._leftovers:
             return _TIDY_MILLISECONDS
-        deadlines = [worker.deadline for worker in self._by_number.values() if worker.phase == "starting"]
+        deadlines = [
+            worker.deadline
+            for worker in self._by_number.values()
+            if worker.phase == "starting" and worker.failure is None
+        ]
         return max(0.0, min(deadlines) - time.monotonic()) * 1000 + 1 if deadlines else None
 
-    def _idle(self) -> None:
-        self._remove_groups()
+    def _expire(self) -> None:
         now = time.monotonic()
         for worker in self._by_number.values():
             if worker.phase == "starting" and worker.deadline <= now and worker.failure is None:
                 self._fail(worker, SandboxSetupFailed("start", 110, f"not done in {START_TIMEOUT_SECONDS} s"))
+
+    def _idle(self) -> None:
+        self._remove_groups()
         if self._spare_wanted:
             # Wanted once per start, so that one that cannot be made is not tried for in a circle.
             self._spare_wanted = False
@@ -198,7 +205,7 @@ class Server:
         match message:
             case {"failed": [str(step), int(number), str(detail)]}:
                 self._fail(worker, SandboxSetupFailed(step, number, detail))
-            case {"poised": [int(abi), denial]}:
+            case {"poised": [int(abi), denial]} if worker.phase == "starting":
                 self._judge(
                     worker, sender, _readback.Evidence(abi, denial if isinstance(denial, str) else None)
                 )
@@ -282,7 +289,8 @@ def main(descriptor: int, label: str) -> NoReturn:
     ground = settle()
     features = examine(ground, driver)
     # Compiled once here, so that every worker finds it done.
-    seccomp.compile_named("default", syscalls.MACHINE)
+    if features.has("seccomp"):
+        seccomp.compile_named("default", syscalls.MACHINE)
     if len(os.listdir("/proc/self/task")) != 1:
         raise RuntimeError("the fork server must have one thread")
     control.send(encode_hello(Hello(PROTOCOL_VERSION, features.layers)))

@@ -83,7 +83,7 @@ def _try_all(ground: Ground, group: Group, uid: int, known: Failures) -> Failure
             continue
         missing = {"userns", "pidns"} - set(layers)
         return {layer: failures.get(layer, "not possible here") for layer in missing} | report
-    return dict.fromkeys(LAYERS, "no process could be made")
+    raise RuntimeError(f"no process can be made here, confined or not: {failures}")
 
 
 def _run(

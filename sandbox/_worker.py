@@ -6,7 +6,7 @@ import signal
 import socket
 import struct
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -58,30 +58,28 @@ def make(
     number: int, ground: Ground, driver: Driver, layers: frozenset[str], without: frozenset[str] = frozenset()
 ) -> Worker:
     """Clone an init in namespaces `layers`; it prepares itself and then waits for its order. Raises `OSError`."""
-    group = driver.create(f"worker-{number}", without=without)
-    uid = ground.users.take()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ExitStack() as undo:
+        group = driver.create(f"worker-{number}", without=without)
+        undo.callback(group.remove)
+        uid = ground.users.take()
+        undo.callback(ground.users.give_back, uid)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        undo.callback(ours.close)
+        with theirs:
+            born_in, entries = group.entry()
+            cloned = syscalls.clone(namespaces.clone_flags(layers), born_in)
+            if cloned is None:
+                _child.main(theirs, entries, layers, prepare_steps(layers))
+        undo.pop_all()
+    worker = Worker(number, cloned.pid, cloned.pidfd, ours, group, uid, layers)
     try:
-        born_in, entries = group.entry()
-        cloned = syscalls.clone(namespaces.clone_flags(layers), born_in)
-        if cloned is None:
-            _child.main(theirs, entries, layers, prepare_steps(layers))
-        worker = Worker(number, cloned.pid, cloned.pidfd, ours, group, uid, layers)
-    except BaseException:
-        ours.close()
-        group.remove()
-        ground.users.give_back(uid)
-        raise
-    finally:
-        theirs.close()
-    ours.setblocking(False)
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-    if "userns" in layers:
-        try:
+        ours.setblocking(False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        if "userns" in layers:
             namespaces.write_maps(worker.pid, privileges.WORKER_ID, uid, privileged=ground.privileged)
-        except OSError:
-            abandon(worker, ground)
-            raise
+    except OSError:
+        abandon(worker, ground)
+        raise
     return worker
 
 
@@ -102,7 +100,8 @@ def order(worker: Worker, ground: Ground, streams: list[int]) -> None:
         if "rootfs" in plan.layers and ground.templates is not None:
             sources += _attempt("open-mounts", lambda: rootfs.open_sources(spec))
             sources += _attempt("open-data", lambda: _open_data(worker, ground, spec))
-            root = ground.templates.open(spec, sources)
+            templates = ground.templates
+            root = _attempt("open-root", lambda: templates.open(spec, sources))
         told = _order.Order(
             spec=spec,
             layers=plan.layers,
@@ -146,7 +145,18 @@ def receive(worker: Worker) -> tuple[dict[str, object], int] | None:
     pid = next(
         (struct.unpack("=iII", data)[0] for _, kind, data in ancillary if kind == socket.SCM_CREDENTIALS), 0
     )
-    return (json.loads(packet) if packet else {}), pid
+    return _read(packet), pid
+
+
+def _read(packet: bytes) -> dict[str, object]:
+    """What init said. It is ours, but it lives where it could be broken into: nonsense is its worker's failure."""
+    if not packet:
+        return {}
+    with suppress(ValueError, RecursionError):
+        value = json.loads(packet)
+        if isinstance(value, dict) and value:
+            return value
+    return {"failed": ["gate", 0, "the worker's init does not make sense"]}
 
 
 def tell(worker: Worker, message: dict[str, object]) -> None:

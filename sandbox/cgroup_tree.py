@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sandbox import cgroups, cgroups_v1, cgroups_v2
 
-_NAME = re.compile(r"sandbox\.[a-z0-9-]+\.(\d+)\.(\d+)")
+_NAME = re.compile(r"sandbox\.[a-z0-9-]+\.(\d+)\.(\d+)\.(\d+)")
 _PAUSE_SECONDS = 0.005
 
 
@@ -28,7 +28,8 @@ def open_driver(label: str) -> cgroups.Driver:
 def sweep(*, wait_seconds: float = 0.0) -> None:
     """Remove the groups of spawners that are dead, waiting for their processes to go for at most `wait_seconds`.
 
-    Groups of living spawners, told by pid and start time, are never touched.
+    Groups of living spawners, told by pid and start time, are never touched, nor those of another pid namespace, of
+    which that cannot be told.
     """
     deadline = time.monotonic() + wait_seconds
     while any(not _remove(place) for place in _stale()):
@@ -50,7 +51,9 @@ def _stale() -> Iterator[Path]:
     for place in {*cgroups_v1.own_places().values(), *([] if own_v2 is None else [own_v2])}:
         for child in place.glob("sandbox.*"):
             match = _NAME.fullmatch(child.name)
-            if match and cgroups.start_time(int(match[1])) != int(match[2]):
+            if not match or int(match[3]) != cgroups.pid_namespace():
+                continue
+            if cgroups.start_time(int(match[1])) != int(match[2]):
                 yield child
 
 

@@ -1,7 +1,7 @@
 """Caps on a worker and everything it starts, by control groups: one interface, version 1, version 2, or none.
 
 Every worker gets a group of its own in a group named after its spawner, which lies in the group the spawner itself is
-in: `<own>/sandbox.<label>.<pid>.<start time>/worker-<number>`. The name is how leftovers of a spawner that was killed are told from
+in: `<own>/sandbox.<label>.<pid>.<start time>.<pid namespace>/worker-<number>`. The name is how leftovers of a spawner that was killed are told from
 those of a living one: a pid may come again, but not with the same start time.
 
 This module is what the versions share; `cgroups_v1` and `cgroups_v2` are the drivers, `cgroup_tree` picks one.
@@ -189,7 +189,12 @@ def mounts(kind: str) -> list[TreeMount]:
 
 def group_name(label: str) -> str:
     """The name of this process's own group: with pid and start time, which no other process ever shares."""
-    return f"sandbox.{label}.{os.getpid()}.{start_time(os.getpid())}"
+    return f"sandbox.{label}.{os.getpid()}.{start_time(os.getpid())}.{pid_namespace()}"
+
+
+def pid_namespace() -> int:
+    """The pid namespace in which this process's idea of a pid holds."""
+    return Path("/proc/self/ns/pid").stat().st_ino
 
 
 def start_time(pid: int) -> int | None:

@@ -79,23 +79,22 @@ def _add(ruleset: int, rule: Rule, handled: int) -> None:
 
 
 def denial_seen(abi: int) -> str | None:
-    """Do something only Landlock refuses, and say what was refused; None when it was not.
+    """Do what only Landlock refuses here, and say what was refused; None when something was not.
 
     A confined process may change no mount, whatever Linux capabilities it holds; asking to make the root mount private
-    changes nothing where it is private already. Without such capabilities, binding a TCP port tells (ABI 4).
+    changes nothing where it is private already. From ABI 4 on it may not bind a TCP port either.
     """
     try:
         syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
     except PermissionError:
-        if abi < _NET_SINCE:
-            return "a change of mounts was refused"
-    else:
-        return None
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as server:
+        return _port_denial_seen() if abi >= _NET_SINCE else "a change of mounts was refused"
+    return None
+
+
+def _port_denial_seen() -> str | None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as server:
+        try:
             server.bind(("127.0.0.1", 0))
-    except PermissionError:
-        return "binding a TCP port was refused"
-    except OSError:
-        return "a change of mounts was refused"
+        except PermissionError:
+            return "a change of mounts and a TCP port were refused"
     return None

@@ -14,6 +14,7 @@ from sandbox.spec import SandboxSpec
 
 MAX_OUTPUT_BYTES = 1024 * 1024
 _CHUNK = 65536
+_KILL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ class _Conversation:
     def __init__(self, spawner: Spawner, spec: SandboxSpec, given: bytes) -> None:
         self._spawner = spawner
         self._unsent = given
+        self._killed = False
+        self._deadline = 0.0
         self._started: Spawned | None = None
         self._ended: Exited | None = None
         self._poll = select.poll()
@@ -79,10 +82,10 @@ class _Conversation:
         self._output = {self._stdout: bytearray(), self._stderr: bytearray()}
 
     def finish(self, timeout_seconds: float) -> Finished:
-        deadline = time.monotonic() + timeout_seconds
+        self._deadline = time.monotonic() + timeout_seconds
         try:
             while self._ended is None or self._open & self._output.keys():
-                self._step(deadline)
+                self._step()
         finally:
             for fd in tuple(self._open):
                 self._close(fd)
@@ -91,13 +94,10 @@ class _Conversation:
         stdout, stderr = (bytes(self._output[fd]) for fd in (self._stdout, self._stderr))
         return Finished(stdout, stderr, self._ended, self._started.layers)
 
-    def _step(self, deadline: float) -> None:
-        left = deadline - time.monotonic()
-        ready = self._poll.poll(max(left, 0.0) * 1000 if left > 0 else 5000)
-        if left <= 0:
-            if not ready or self._started is None:
-                raise SpawnerGone("the fork server did not answer in time")
-            self._spawner.kill(self._started.worker)
+    def _step(self) -> None:
+        ready = self._poll.poll(max(self._deadline - time.monotonic(), 0.0) * 1000)
+        if not ready:
+            self._give_up()
         for fd, _ in ready:
             if fd == self._spawner.fileno():
                 self._take_events()
@@ -105,6 +105,14 @@ class _Conversation:
                 self._write()
             else:
                 self._read(fd)
+
+    def _give_up(self) -> None:
+        """The time is over: kill, once, and give the news of that its own time to arrive."""
+        if self._killed or self._started is None:
+            raise SpawnerGone("the fork server did not answer in time")
+        self._killed = True
+        self._spawner.kill(self._started.worker)
+        self._deadline = time.monotonic() + _KILL_SECONDS
 
     def _take_events(self) -> None:
         for event in self._spawner.receive():

@@ -88,6 +88,14 @@ class Templates:
         root.mkdir(mode=0o755)
         flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
         syscalls.mount("sandbox", str(root), "tmpfs", flags, "size=4m,nr_inodes=4096,mode=0755")
+        try:
+            self._fill(root, targets)
+        except BaseException:
+            syscalls.umount(str(root), syscalls.MNT_DETACH)
+            raise
+        return str(root)
+
+    def _fill(self, root: Path, targets: list[tuple[str, bool]]) -> None:
         for target, is_directory in targets:
             _make_place(root / target.lstrip("/"), is_directory=is_directory)
         (root / "proc").mkdir(exist_ok=True)
@@ -95,7 +103,6 @@ class Templates:
         if any(target == "/usr" for target, _ in targets):
             _link_usr(root)
         _make_devices(root)
-        return str(root)
 
 
 def open_sources(spec: SandboxSpec) -> list[Source]:
@@ -217,7 +224,9 @@ def _make_devices(root: Path) -> None:
             os.close(fd)
 
 
-def assemble(site: str, root: int, spec: SandboxSpec, sources: Iterable[Source], *, proc: bool) -> None:
+def assemble(
+    site: str, root: int, spec: SandboxSpec, sources: Iterable[Source], owner: int, *, proc: bool
+) -> None:
     """In the worker's own mount namespace: put everything together at `site` and stand in it, not yet the root."""
     syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
     _move(root, site)
@@ -229,8 +238,8 @@ def assemble(site: str, root: int, spec: SandboxSpec, sources: Iterable[Source],
         relative = target.lstrip("/")
         if tmpfs := sizes.get(target):
             size = f"size={tmpfs.size_bytes},nr_inodes={tmpfs.inodes}"
-            owner = f"mode=0700,uid={os.geteuid()},gid={os.getegid()}"
-            syscalls.mount("tmpfs", relative, "tmpfs", _SCRATCH_FLAGS, f"{size},{owner}")
+            access = f"mode=0700,uid={owner},gid={owner}"
+            syscalls.mount("tmpfs", relative, "tmpfs", _SCRATCH_FLAGS, f"{size},{access}")
         else:
             _move(trees[target], relative)
     if proc:

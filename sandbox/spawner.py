@@ -6,6 +6,7 @@ became of them. Everything that touches the kernel's confinements happens in the
 
 import contextlib
 import os
+import re
 import select
 import signal
 import socket
@@ -36,6 +37,8 @@ from sandbox.spec import SandboxSpec
 START_TIMEOUT_SECONDS = 20.0
 # Killing a full house of workers and removing their groups is tens of milliseconds.
 CLOSE_TIMEOUT_SECONDS = 10.0
+# Workers of a fork server that was killed are dead within milliseconds; their groups then only wait to be removed.
+_SWEEP_SECONDS = 2.0
 
 # The package's own folder goes last, so that nothing beside it can stand in for a module of the standard library.
 _BOOT = "import sys; sys.path.append(sys.argv[1]); from sandbox._spawnd import main; main(int(sys.argv[2]), sys.argv[3])"
@@ -63,8 +66,11 @@ class Spawner:
         """Start a fork server and wait, at most `START_TIMEOUT_SECONDS`, until it can take requests.
 
         Raises:
+            SpecInvalid: `name`, a part of its control groups' names, is not 1-32 of a-z, 0-9 and hyphens.
             SpawnerGone: it ended or did not answer in time; nothing of it is left.
         """
+        if not re.fullmatch(r"[a-z0-9-]{1,32}", name):
+            raise SpecInvalid(f"spawner name {name!r} is not 1-32 of a-z, 0-9 and hyphens")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             command = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT]
@@ -164,7 +170,7 @@ class Spawner:
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         self._process.wait()
         os.close(self.pidfd)
-        cgroup_tree.sweep(wait_seconds=CLOSE_TIMEOUT_SECONDS)
+        cgroup_tree.sweep(wait_seconds=_SWEEP_SECONDS)
 
     def _send(self, request: Request, descriptors: list[int]) -> None:
         packet = encode_request(request)

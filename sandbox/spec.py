@@ -21,6 +21,8 @@ DEFAULT_TMPFS_INODES = 4096
 
 # A start carries one descriptor per mount through the fork server; the bound keeps a start cheap and its message small.
 MAX_MOUNTS = 64
+# A start itself needs some, and no language runtime does with fewer.
+MIN_FILES = 64
 MAX_TMPFS = 16
 MAX_ARGUMENTS = 1024
 MAX_VARIABLES = 1024
@@ -80,7 +82,7 @@ class Limits:
         _check_number("memory_bytes", self.memory_bytes, minimum=4 * MIB)
         _check_number("pids", self.pids, minimum=1)
         _check_number("cpu_millis", self.cpu_millis, minimum=10)
-        _check_number("files", self.files, minimum=16)
+        _check_number("files", self.files, minimum=MIN_FILES)
         _check_number("file_size_bytes", self.file_size_bytes, minimum=0)
 
 

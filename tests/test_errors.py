@@ -4,7 +4,7 @@ import inspect
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcphost import errors
@@ -88,6 +88,7 @@ def test_refused_http_carries_its_own_headers() -> None:
     assert (to_wire(error).status, to_wire(error).headers) == (405, ((b"allow", b"POST"),))
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1e6), st.sampled_from([errors.RateLimited, errors.Overloaded]))
 def test_whoever_waits_as_long_as_the_header_says_waits_long_enough(seconds: float, kind: type) -> None:
     wire = to_wire(kind("later", retry_after=seconds))

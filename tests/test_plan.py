@@ -4,7 +4,7 @@ import string
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcphost.decisions.permissions import Permissions
@@ -136,6 +136,7 @@ def test_a_tenant_is_planned_with_its_patterns_limits_and_servers() -> None:
 patterns = st.sampled_from(["*", "time/*", "t*/now", "?otes/*", "notes/add", "x*/*", "no*/*a*"])
 
 
+@settings(deadline=None)
 @given(st.lists(patterns, max_size=3), st.lists(patterns, max_size=3))
 def test_the_servers_of_a_tenant_are_those_that_its_permissions_see(
     allow: list[str], deny: list[str]
@@ -160,6 +161,7 @@ servers = st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,20}(_[A-Za-z0-9-]{1,9})?", full
 tenants = st.just(SHARED) | st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True)
 
 
+@settings(deadline=None)
 @given(servers, tenants)
 def test_the_name_of_a_worker_is_one_that_a_sandbox_takes(server: str, tenant: str) -> None:
     name = worker_name(server, tenant)
@@ -167,6 +169,7 @@ def test_the_name_of_a_worker_is_one_that_a_sandbox_takes(server: str, tenant: s
     assert set(name) <= set(string.ascii_lowercase + string.digits + "-")
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(servers, tenants), min_size=2, max_size=5, unique=True))
 def test_different_workers_have_different_names(workers: list[tuple[str, str]]) -> None:
     assert len({worker_name(*each) for each in workers}) == len(workers)

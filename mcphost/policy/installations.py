@@ -48,7 +48,7 @@ def settle(path: str) -> str:
     Links are followed to their end, except that a virtual environment is known only by the path of its own
     interpreter, and that programs of the distribution may depend on the name they are called by.
     """
-    links = list(_hops(path))
+    links = _hops(path)
     if all(_is_system(link) for link in links):
         return path
     return next((link for link in links if _environment_of(link)), links[-1])
@@ -118,16 +118,13 @@ class Installations:
         return any(is_below(path, granted) for granted in self._granted)
 
 
-def _hops(path: str) -> Iterator[str]:
+def _hops(path: str) -> tuple[str, ...]:
     """The path, and where each symbolic link in place of the file leads, to the file itself."""
-    for _ in range(_MAX_LINKS):
-        yield path
-        if not os.path.islink(path):
-            break
-        path = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path)))
-    real = os.path.realpath(path)
-    if real != path:
-        yield real
+    links = [path]
+    while os.path.islink(links[-1]) and len(links) <= _MAX_LINKS:
+        target = os.path.join(os.path.dirname(links[-1]), os.readlink(links[-1]))
+        links.append(os.path.normpath(target))
+    return tuple(dict.fromkeys((*links, os.path.realpath(path))))
 
 
 def _is_system(path: str) -> bool:

@@ -57,7 +57,7 @@ class Places:
             path = path[:-1]
             # What encloses a missing key is best pointed at by its own key.
             first, second = self.keys, self.values
-        return Place(self.file, 1, 1)
+        return self.values.get((), Place(self.file, 1, 1))
 
     def adopt(self, other: "Places", path: KeyPath) -> None:
         """Take over from another file's places all at `path` and below."""

@@ -77,7 +77,7 @@ def to_client(method: str, result: Raw, eras: Eras, *, server_info: Raw) -> Raw:
     try:
         members = jsonrpc.fields(result, "result")
         if eras.worker == "modern":
-            _refuse_unfinished(members)
+            _refuse_unfinished(members, eras.client)
         if eras.client == "legacy":
             return jsonrpc.raw(_without_modern(members))
         return jsonrpc.raw(modern_result(method, members, server_info))
@@ -117,16 +117,18 @@ def error_to_client(error: ErrorObject, eras: Eras) -> ErrorObject:
     return error
 
 
-def _refuse_unfinished(members: Fields) -> None:
+def _refuse_unfinished(members: Fields, client: Era) -> None:
     kind = jsonrpc.text(members.get("resultType", _COMPLETE))
-    if kind == "input_required":
+    if kind == "input_required" and client == "modern":
         raise errors.DownstreamProtocolError(
             errors.MISSING_CLIENT_CAPABILITY,
             "the server asks the client for input, which is not carried yet",
             data={"requiredCapabilities": {"elicitation": {}}},
         )
     if kind != "complete":
-        raise UpstreamProtocolError("the server answered with a result type that was not negotiated")
+        raise UpstreamProtocolError(
+            f"the server did not complete the call: its answer is {str(kind)[:100]!r}"
+        )
 
 
 def _without_modern(members: Fields) -> Fields:

@@ -19,9 +19,9 @@ from mcphost.workers.supervisor import WorkerSet
 class GuardedApp:
     """An application behind a guard, so that no web page reaches it by rebinding its own name."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, guard: Guard) -> None:
         self._app = app
-        self._guard = Guard(hosts=(), origins=())
+        self._guard = guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -35,7 +35,7 @@ class GuardedApp:
         await app(scope, receive, send)
 
 
-def admin_app(pool: Pool, metrics: Metrics, is_ready: Callable[[], bool]) -> GuardedApp:
+def admin_app(pool: Pool, metrics: Metrics, is_ready: Callable[[], bool], guard: Guard) -> GuardedApp:
     """The application of the admin listener.
 
     `/healthz` says that the process runs; `/readyz` that it takes calls (503 while starting and while
@@ -65,7 +65,7 @@ def admin_app(pool: Pool, metrics: Metrics, is_ready: Callable[[], bool]) -> Gua
             Route("/servers", servers),
         ]
     )
-    return GuardedApp(pages)
+    return GuardedApp(pages, guard)
 
 
 def _shown(workers: WorkerSet) -> dict[str, object]:

@@ -14,7 +14,7 @@ import anyio
 from msgspec import Raw
 
 from mcphost.decisions.restart import Again, GiveUp, Rest, RestartBudget
-from mcphost.errors import McpHostError, Overloaded, WorkerUnavailable
+from mcphost.errors import McpHostError, Overloaded, WorkerFailed, WorkerUnavailable
 from mcphost.telemetry.logs import logger
 from mcphost.telemetry.metrics import Metrics
 from mcphost.workers.process import Launcher
@@ -85,12 +85,12 @@ class WorkerSet:
         Raises:
             WorkerUnavailable: there will be none soon.
         """
-        self.want()
         while True:
             if self.worker is not None and self.worker.usable:
                 return self.worker
             if self.state == "failed":
-                raise WorkerUnavailable(f"the server {self.identity.server!r} failed to start")
+                raise WorkerFailed(f"the server {self.identity.server!r} failed; its operator can see why")
+            self.want()  # in the loop: a worker that ends in order takes earlier wishes with it
             if self.state in {"stopping", "draining"} and self.trouble == "":
                 raise WorkerUnavailable("the runtime is stopping")
             wait = self._resume_at - anyio.current_time()
@@ -119,7 +119,9 @@ class WorkerSet:
             await self._serve_one()
         except Exception as error:  # noqa: BLE001 - the boundary of one worker set: its bug must not end the others
             logger().exception("worker_set_broke", **self._keys)
-            self.worker = None
+            worker, self.worker = self.worker, None
+            if worker is not None:
+                await worker.kill()
             await self._after_end(f"internal error: {type(error).__name__}", failed=True)
 
     async def _serve_one(self) -> None:

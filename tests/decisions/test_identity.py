@@ -69,6 +69,11 @@ def test_any_other_text_is_not_well_formed(text: str) -> None:
     assert not well_formed("mcph_" + text)
 
 
+def test_letters_outside_ascii_are_never_well_formed_even_with_their_own_checksum() -> None:
+    secret = "\u00e9" * identity.SECRET_CHARACTERS
+    assert not well_formed(f"mcph_{secret}{identity._checksum(secret)}")
+
+
 def test_a_digest_is_the_sha256_of_the_text() -> None:
     assert digest_of("ä") == hashlib.sha256("ä".encode()).digest()
 

@@ -82,5 +82,14 @@ def test_steady_calls_at_exactly_the_rate_are_never_refused_for_rounding(per_sec
     assert FLOAT_SLACK_SECONDS < 1e-6
 
 
+@given(rates, st.integers(1, 8))
+def test_a_call_of_a_larger_cost_is_let_through_and_delays_the_next_by_as_many(rate: Rate, cost: int) -> None:
+    single, heavy = RateLimiter(rate), RateLimiter(rate)
+    for _ in range(rate.burst - 1):
+        assert single.wait_for(0.0) == heavy.wait_for(0.0) == 0.0
+    assert single.wait_for(0.0) == heavy.wait_for(0.0, cost) == 0.0
+    assert heavy.wait_for(0.0) - single.wait_for(0.0) == pytest.approx((cost - 1) / rate.per_second)
+
+
 def test_the_repr_shows_the_interval() -> None:
     assert repr(RateLimiter(Rate(4.0, 1))) == "<RateLimiter every 0.25 s>"

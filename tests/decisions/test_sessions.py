@@ -185,6 +185,16 @@ def test_a_session_with_a_call_in_flight_is_not_idle() -> None:
     assert len(table) == 0
 
 
+def test_a_session_in_use_does_not_keep_a_younger_idle_one_alive() -> None:
+    table = sessions()
+    table.open("a", ACME, HERE, version="v", now=0.0)
+    table.open("b", ACME, HERE, version="v", now=1.0)
+    table.use("a", ACME, HERE, now=9.0)
+    table.expire(11.0)
+    assert len(table) == 1
+    assert table.use("a", ACME, HERE, now=11.0).id == "a"
+
+
 def test_one_tenants_cap_is_not_anothers() -> None:
     table = sessions(cap=1)
     table.open("a", ACME, HERE, version="v", now=0.0)

@@ -35,7 +35,7 @@ def python_at(prefix: Path) -> Path:
 
 def venv_at(root: Path, base: Path) -> Path:
     """A virtual environment made from the Python in `base`."""
-    put(root / "pyvenv.cfg", f"home = {base}/bin\ninclude-system-site-packages = false\n", mode=0o644)
+    put(root / "pyvenv.cfg", f"include-system-site-packages = false\nhome = {base}/bin\n", mode=0o644)
     (root / "lib" / "python3.11" / "site-packages").mkdir(parents=True)
     return link(root / "bin" / "python", base / "bin" / "python3")
 

@@ -2,14 +2,28 @@
 
 import contextlib
 import os
+import select
 import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
-from sandbox import Finished, Limits, Mount, SandboxSpec, Spawner, run
+from sandbox import (
+    Exited,
+    Finished,
+    Limits,
+    Mount,
+    SandboxSpec,
+    Spawned,
+    Spawner,
+    SpawnFailed,
+    run,
+)
+
+Event = TypeVar("Event")
 
 PYTHON = os.path.realpath(f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}")
 MOUNTS = tuple(
@@ -76,6 +90,64 @@ def make_spec() -> Callable[..., SandboxSpec]:
 @pytest.fixture
 def make_shell_spec() -> Callable[..., SandboxSpec]:
     return shell_spec
+
+
+class Conversation:
+    """A started worker with its pipes, for tests that look at it while it runs."""
+
+    def __init__(self, spawner: Spawner, spec: SandboxSpec) -> None:
+        self.spawner = spawner
+        self.events: list[object] = []
+        inner_in, self.stdin = os.pipe()
+        self.stdout, inner_out = os.pipe()
+        spawner.spawn(7, spec, inner_in, inner_out, inner_out)
+        for fd in (inner_in, inner_out):
+            os.close(fd)
+
+    def wait_for(self, kind: type[Event]) -> Event:
+        """The next event of that kind; a failed start is raised."""
+        while not (found := [event for event in self.events if isinstance(event, kind)]):
+            if not select.select([self.spawner], [], [], 10)[0]:
+                raise TimeoutError(f"no {kind.__name__} in 10 s; there were {self.events}")
+            self.events += self.spawner.receive()
+            for event in self.events:
+                if isinstance(event, SpawnFailed):
+                    raise event.error
+        self.events.remove(found[0])
+        return found[0]
+
+    def read_line(self) -> str:
+        line = b""
+        while not line.endswith(b"\n") and (byte := os.read(self.stdout, 1)):
+            line += byte
+        return line.decode().strip()
+
+    def close(self) -> None:
+        os.close(self.stdin)
+        os.close(self.stdout)
+
+
+@pytest.fixture
+def talk(spawner: Spawner) -> Iterator[Callable[..., Conversation]]:
+    """Start a worker to talk to."""
+    with contextlib.ExitStack() as stack:
+        yield lambda spec, of=spawner: stack.enter_context(contextlib.closing(Conversation(of, spec)))
+
+
+@pytest.fixture
+def running(spawner: Spawner) -> Callable[[SandboxSpec], contextlib.AbstractContextManager[Spawned]]:
+    """A worker that runs inside the block and is killed after it. One spawner's events go to whoever asks first."""
+
+    @contextlib.contextmanager
+    def run_it(spec: SandboxSpec) -> Iterator[Spawned]:
+        conversation = Conversation(spawner, spec)
+        with contextlib.closing(conversation):
+            worker = conversation.wait_for(Spawned)
+            yield worker
+            spawner.kill(worker.worker)
+            conversation.wait_for(Exited)
+
+    return run_it
 
 
 def groups() -> list[str]:

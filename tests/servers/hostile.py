@@ -106,6 +106,13 @@ def open_files() -> dict[str, str]:
     return found
 
 
+def interfaces() -> list[str]:
+    try:
+        return [name for _, name in socket.if_nameindex()]
+    except OSError as error:
+        return [f"refused: {name_of(error)}"]
+
+
 @tool()
 def env_dump() -> str:
     """Tell everything this process can find out about where it runs."""
@@ -122,7 +129,7 @@ def env_dump() -> str:
             "mounts": contents("/proc/self/mountinfo"),
             "cgroup": contents("/proc/self/cgroup"),
             "pids": [name for name in os.listdir("/proc") if name.isdecimal()],
-            "interfaces": [name for _, name in socket.if_nameindex()],
+            "interfaces": interfaces(),
         }
     )
 
