@@ -376,7 +376,7 @@ class Broker:
             raise CallTimeout(seconds) from None
         if message.kind == "error":
             error = bridge.error_to_client(jsonrpc.error_object(message.body), eras)
-            raise ServerError(error.code, error.message, jsonrpc.value(error.data))
+            raise ServerError(error.code, error.message, bytes(error.data))
         if not bytes(message.body).startswith(b"{"):
             raise UpstreamProtocolError("the server answered with a result that is no object")
         return eras, message.body

@@ -27,6 +27,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
@@ -329,20 +331,28 @@ class StartFailed(CallFailure):
 class ServerError(McpHostError):
     """A server's own JSON-RPC error on its way to the client: neither a refusal nor a failure of ours.
 
-    `code` is the server's, `data` its error data as decoded JSON (None where it gave none).
+    `code` is the server's; `raw_data` its error data as raw JSON, empty where it gave none, so that it reaches
+    the client byte for byte.
     """
 
     reason = "error"
     status = 200
 
-    def __init__(self, code: int, message: str, data: object = None) -> None:
+    def __init__(self, code: int, message: str, raw_data: bytes = b"") -> None:
         super().__init__(message)
         self.code = self.rpc_code = code
-        self.data = data
+        self.raw_data = raw_data
+
+    @property
+    def data(self) -> object:
+        """The server's error data; None where it gave none."""
+        return msgspec.json.decode(self.raw_data) if self.raw_data else None
 
     def to_wire(self) -> WireError:
         """The server's error as it is."""
-        return WireError(self.status, self.code, str(self), self.data)
+        return WireError(
+            self.status, self.code, str(self), msgspec.Raw(self.raw_data) if self.raw_data else None
+        )
 
 
 def to_wire(error: BaseException) -> WireError:

@@ -13,10 +13,10 @@ from sandbox.errors import (
     SpawnerGone,
     SpecInvalid,
 )
+from sandbox.features import Features, probe, unmet
 from sandbox.layers import LAYERS, LayerStatus
 from sandbox.messages import Exited, Spawned, SpawnFailed
 from sandbox.oneshot import Finished, run
-from sandbox.probe import Features, probe, unmet
 from sandbox.spawner import Spawner
 from sandbox.spec import Limits, Mount, SandboxSpec, Tmpfs
 

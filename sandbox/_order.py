@@ -53,7 +53,7 @@ def send(gate: socket.socket, order: Order) -> None:
         "uid": order.uid,
         "site": order.site,
         "has_root": order.root >= 0,
-        "targets": [source.target for source in order.sources],
+        "targets": [[source.target, source.is_directory] for source in order.sources],
     }
     socket.send_fds(gate, [json.dumps(message).encode()], order.descriptors())
 
@@ -66,7 +66,7 @@ def receive(gate: socket.socket) -> Order | None:
     for fd in descriptors:
         os.set_inheritable(fd, False)
     value = json.loads(packet)
-    targets = cast("list[str]", value["targets"])
+    targets = cast("list[tuple[str, bool]]", value["targets"])
     rest = descriptors[_STREAMS:]
     root = rest.pop(0) if value["has_root"] else -1
     return Order(
@@ -79,6 +79,7 @@ def receive(gate: socket.socket) -> Order | None:
         streams=tuple(descriptors[:_STREAMS]),
         root=root,
         sources=tuple(
-            Source(fd, target, is_directory=True) for fd, target in zip(rest, targets, strict=True)
+            Source(fd, target, is_directory=is_directory)
+            for fd, (target, is_directory) in zip(rest, targets, strict=True)
         ),
     )

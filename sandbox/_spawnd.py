@@ -22,6 +22,7 @@ from sandbox._trial import examine
 from sandbox._worker import Worker
 from sandbox.cgroups import Driver
 from sandbox.errors import SandboxSetupFailed, SandboxUnsupported
+from sandbox.features import Features
 from sandbox.layers import CGROUP_LAYERS, NAMESPACE_LAYERS
 from sandbox.messages import (
     PROTOCOL_VERSION,
@@ -36,7 +37,6 @@ from sandbox.messages import (
     decode_request,
     encode_hello,
 )
-from sandbox.probe import Features
 from sandbox.steps import decide
 
 # A start is tens of milliseconds; a mount of something that hangs is what this bounds.

@@ -15,8 +15,8 @@ from sandbox import _confine, cgroup_tree, namespaces, privileges, syscalls
 from sandbox._ground import Ground, settle
 from sandbox._order import Order
 from sandbox.cgroups import Driver, Group
+from sandbox.features import Features
 from sandbox.layers import CGROUP_LAYERS, LAYERS, NAMESPACE_LAYERS, LayerStatus
-from sandbox.probe import Features
 from sandbox.spec import Limits, SandboxSpec
 from sandbox.steps import confine_steps
 

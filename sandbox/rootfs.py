@@ -233,15 +233,18 @@ def assemble(
     os.fchdir(root)
     # Outer places first, so that an inner one lands in what covers the outer.
     sizes = {tmpfs.target: tmpfs for tmpfs in spec.scratch()}
-    trees = {source.target: source.fd for source in sources}
+    trees = {source.target: source for source in sources}
     for target in sorted(sizes.keys() | trees.keys(), key=lambda path: path.count("/")):
         relative = target.lstrip("/")
+        if any(target.startswith(f"{outer}/") for outer in sizes):
+            # The template's place for it is covered by an empty tmpfs.
+            _make_place(Path(relative), is_directory=target in sizes or trees[target].is_directory)
         if tmpfs := sizes.get(target):
             size = f"size={tmpfs.size_bytes},nr_inodes={tmpfs.inodes}"
             access = f"mode=0700,uid={owner},gid={owner}"
             syscalls.mount("tmpfs", relative, "tmpfs", _SCRATCH_FLAGS, f"{size},{access}")
         else:
-            _move(trees[target], relative)
+            _move(trees[target].fd, relative)
     if proc:
         _mount_proc()
 

@@ -17,6 +17,7 @@ from typing import Self
 
 from sandbox import cgroup_tree
 from sandbox.errors import SandboxError, SpawnerBusy, SpawnerGone, SpecInvalid
+from sandbox.features import Features
 from sandbox.messages import (
     MAX_PACKET_BYTES,
     PROTOCOL_VERSION,
@@ -30,7 +31,6 @@ from sandbox.messages import (
     decode_hello,
     encode_request,
 )
-from sandbox.probe import Features
 from sandbox.spec import SandboxSpec
 
 # A fork server greets after about 0.1 s; the bound is for a machine that swaps.

@@ -21,11 +21,11 @@ DEFAULT_TMPFS_INODES = 4096
 
 # A start carries one descriptor per mount through the fork server; the bound keeps a start cheap and its message small.
 MAX_MOUNTS = 64
-# A start itself needs some, and no language runtime does with fewer.
-MIN_FILES = 64
 MAX_TMPFS = 16
 MAX_ARGUMENTS = 1024
 MAX_VARIABLES = 1024
+# A start itself needs some, and no language runtime does with fewer.
+MIN_FILES = 64
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?")
 # Where the sandbox builds its own files; a mount over one of these would undo a confinement.

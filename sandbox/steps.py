@@ -15,8 +15,8 @@ The order matters, and each place has its reason:
 from dataclasses import dataclass
 
 from sandbox.errors import SandboxUnsupported
+from sandbox.features import Features
 from sandbox.layers import LAYERS, LayerStatus, lacking
-from sandbox.probe import Features
 from sandbox.spec import SandboxSpec
 
 # A layer that means nothing without another one.

@@ -128,4 +128,9 @@ def test_an_unreadable_policy_tells_its_path() -> None:
 
 
 def test_a_servers_own_error_goes_out_as_it_came() -> None:
-    assert to_wire(errors.ServerError(-32602, "no", [1])) == WireError(200, -32602, "no", [1])
+    error = errors.ServerError(-32602, "no", b'{"a" : 1.10}')
+    wire = to_wire(error)
+    assert (wire.status, wire.code, wire.message) == (200, -32602, "no")
+    assert bytes(wire.data) == b'{"a" : 1.10}'  # type: ignore[call-overload]
+    assert error.data == {"a": 1.1}
+    assert to_wire(errors.ServerError(1, "bare")).data is None

@@ -19,7 +19,7 @@ version: 1
 profiles:
   wide:
     filesystem: {read: [/usr, /srv/data/in], write: [/srv/data], tmpfs: {/tmp: 1Mi, /scratch: 2Mi}}
-    resources: {limits: {cpu: 250m, memory: 64Mi, pids: 8, files: 32, message: 1Mi}}
+    resources: {limits: {cpu: 250m, memory: 64Mi, pids: 8, files: 100, message: 1Mi}}
 mcpServers:
   time: {command: time, scope: shared}
   notes:
@@ -69,7 +69,7 @@ def test_a_server_is_planned_with_everything_that_its_policy_says() -> None:
 
 def test_the_limits_of_a_profile_are_those_of_the_sandbox() -> None:
     limits = filled("notes").limits
-    assert (limits.cpu_millis, limits.memory_bytes, limits.pids, limits.files) == (250, 64 * 1024**2, 8, 32)
+    assert (limits.cpu_millis, limits.memory_bytes, limits.pids, limits.files) == (250, 64 * 1024**2, 8, 100)
 
 
 def test_mounts_go_from_outer_to_inner_and_what_is_written_wins_over_what_is_read() -> None:

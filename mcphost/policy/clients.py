@@ -85,21 +85,21 @@ def _merge(document: Document, included: Document) -> None:
         return
     servers = document.tree.setdefault(SERVERS, {})
     if isinstance(servers, dict):
-        for name, entry in entries.items():
-            _add(document, included, servers, name, entry)
+        _add(document, included, servers, entries)
 
 
 def _add(
-    document: Document, included: Document, servers: dict[str, object], name: str, entry: object
+    document: Document, included: Document, servers: dict[str, object], entries: dict[str, object]
 ) -> None:
-    at = (SERVERS, name)
-    if name in servers:
+    """Add the entries whose names are new; an entry that was there before stays, and the second is noted."""
+    for name in entries.keys() & servers.keys():
+        at = (SERVERS, name)
         first = document.places.of(at, on_key=True)
         fault = Fault(f"the server is defined twice; first at {first}", on_key=True)
         document.problems.append(included.places.problem(at, fault))
-        return
-    servers[name] = entry
-    document.places.adopt(included.places, at)
+    new = {name: entry for name, entry in entries.items() if name not in servers}
+    servers.update(new)
+    document.places.adopt(included.places, SERVERS, new)
 
 
 def _keep(document: Document, at: KeyPath, entry: dict[str, object]) -> bool:

@@ -6,7 +6,7 @@ an included file have the same paths as if they stood in the policy, and places 
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -59,11 +59,16 @@ class Places:
             first, second = self.keys, self.values
         return self.values.get((), Place(self.file, 1, 1))
 
-    def adopt(self, other: "Places", path: KeyPath) -> None:
-        """Take over from another file's places all at `path` and below."""
-        size = len(path)
-        self.values.update({at: place for at, place in other.values.items() if at[:size] == path})
-        self.keys.update({at: place for at, place in other.keys.items() if at[:size] == path})
+    def adopt(self, other: "Places", part: str, names: Collection[str]) -> None:
+        """Take over from another file's places those of the named entries of a part, and all below them."""
+        for mine, theirs in ((self.values, other.values), (self.keys, other.keys)):
+            mine.update(
+                {
+                    at: place
+                    for at, place in theirs.items()
+                    if at[:1] == (part,) and at[1:2] and at[1] in names
+                }
+            )
 
     def problem(self, path: KeyPath, fault: Fault, value: object = ...) -> Problem:
         """The fault at its place. `value` is shown unless it could be a credential."""

@@ -24,7 +24,7 @@ DEFAULT_PROFILE = "default"
 _OCCUPIED = frozenset({"/", "/proc", "/sys", "/dev"})
 
 _MIN_MEMORY = 16 * 1024 * 1024
-_MIN_FILES = 16
+_MIN_FILES = 64
 
 
 def _grantable(path: str) -> str:

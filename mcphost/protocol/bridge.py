@@ -96,7 +96,8 @@ def modern_result(method: str, members: Fields, server_info: Raw) -> Fields:
     meta.setdefault(META_SERVER, server_info)
     members["_meta"] = jsonrpc.raw(meta)
     if method in CACHEABLE:
-        members.setdefault("ttlMs", _ZERO)
+        if not bytes(members.get("ttlMs", b"")).isdigit():
+            members["ttlMs"] = _ZERO
         members["cacheScope"] = _PRIVATE
     return members
 

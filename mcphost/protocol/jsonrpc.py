@@ -141,14 +141,6 @@ def text(raw: Raw | None) -> str | None:
         return None
 
 
-def value(raw: Raw) -> object:
-    """Any raw JSON, decoded; None where there is none or it is nested too deeply to be decoded."""
-    try:
-        return msgspec.json.decode(raw) if bytes(raw) else None
-    except (msgspec.DecodeError, RecursionError):
-        return None
-
-
 def strings(raw: Raw | None) -> list[str]:
     """The list of strings that raw JSON holds; empty if it holds none."""
     if raw is None:

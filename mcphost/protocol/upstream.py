@@ -252,9 +252,12 @@ def _facts(result: Raw, era: Era, version_of: Callable[[Fields], str | None]) ->
             info = jsonrpc.fields(members.get("_meta", EMPTY_OBJECT)).get(META_SERVER)
     except jsonrpc.Malformed:
         return None
-    return ServerFacts(
-        era, version, capabilities, info or EMPTY_OBJECT, jsonrpc.text(members.get("instructions"))
-    )
+    return ServerFacts(era, version, capabilities, _object(info), jsonrpc.text(members.get("instructions")))
+
+
+def _object(raw: Raw | None) -> Raw:
+    """What a server says of itself is passed on, so it has to be an object; anything else counts as nothing."""
+    return raw if raw is not None and bytes(raw).startswith(b"{") else EMPTY_OBJECT
 
 
 def _supports_modern(members: Fields) -> str | None:

@@ -235,17 +235,6 @@ def test_text_is_given_for_strings_and_none_for_all_else(value: object) -> None:
     assert jsonrpc.text(jsonrpc.raw(value)) == (value if isinstance(value, str) else None)
 
 
-@given(values)
-def test_any_raw_value_is_decoded_to_what_it_was(value: object) -> None:
-    decoded = jsonrpc.value(Raw(json.dumps(value).encode()))
-    assert json.dumps(decoded) == json.dumps(value)
-
-
-@pytest.mark.parametrize("data", [b"", DEEP, b'"\\ud800"', b"{"])
-def test_what_cannot_be_decoded_is_no_value(data: bytes) -> None:
-    assert jsonrpc.value(Raw(data)) is None
-
-
 def test_nothing_holds_no_text_no_strings_and_no_objects() -> None:
     assert jsonrpc.text(None) is None
     assert jsonrpc.strings(None) == []

@@ -157,8 +157,12 @@ def interesting(rule: Condition) -> list[int]:
 
 @pytest.mark.parametrize(
     ("name", "answer"),
-    [("read", ALLOW), ("mount", EPERM), ("keyctl", EPERM), ("bpf", EPERM), ("io_uring_setup", EPERM)]
-    + [
+    [
+        ("read", ALLOW),
+        ("mount", EPERM),
+        ("keyctl", EPERM),
+        ("bpf", EPERM),
+        ("io_uring_setup", EPERM),
         ("clone3", ENOSYS),
         ("sync", 0x50000),
         ("syncfs", 0x50000),
