@@ -112,7 +112,7 @@ def _run(
             os.kill(cloned.pid, 9)
             os.waitpid(cloned.pid, 0)
     finally:
-        for fd in (root, report, report_end, gate, gate_end):
+        for fd in (root, report, report_end, gate, gate_end, -1 if born_in is None else born_in, *entries):
             if fd >= 0:
                 os.close(fd)
 

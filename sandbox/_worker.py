@@ -67,9 +67,13 @@ def make(
         undo.callback(ours.close)
         with theirs:
             born_in, entries = group.entry()
-            cloned = syscalls.clone(namespaces.clone_flags(layers), born_in)
-            if cloned is None:
-                _child.main(theirs, entries, layers, prepare_steps(layers))
+            try:
+                cloned = syscalls.clone(namespaces.clone_flags(layers), born_in)
+                if cloned is None:
+                    _child.main(theirs, entries, layers, prepare_steps(layers))
+            finally:
+                for fd in (*entries, *(() if born_in is None else (born_in,))):
+                    os.close(fd)
         undo.pop_all()
     worker = Worker(number, cloned.pid, cloned.pidfd, ours, group, uid, layers)
     try:

@@ -39,7 +39,7 @@ class Group(Protocol):
     """The groups of one worker. Every method may be called again without harm; none waits."""
 
     def entry(self) -> tuple[int | None, tuple[int, ...]]:
-        """How a process gets in: a descriptor to be cloned into, or descriptors to write 0 to. Both stay the group's."""
+        """How a process gets in: a descriptor to be cloned into, or descriptors to write 0 to. The caller closes them."""
 
     def limit(self, limits: Limits) -> None:
         """Set the caps; raises `OSError` when the kernel refuses one."""

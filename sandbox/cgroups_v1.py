@@ -34,16 +34,11 @@ class V1Group:
 
     places: dict[str, GroupFiles]
     missing: dict[str, str]
-    _entries: tuple[int, ...] = ()
 
     def entry(self) -> tuple[int | None, tuple[int, ...]]:
         """See `cgroups.Group.entry`."""
-        if not self._entries:
-            self._entries = tuple(
-                os.open(place.path / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-                for place in self.places.values()
-            )
-        return None, self._entries
+        files = [place.path / "cgroup.procs" for place in self.places.values()]
+        return None, tuple(os.open(file, os.O_WRONLY | os.O_CLOEXEC) for file in files)
 
     def limit(self, limits: Limits) -> None:
         """See `cgroups.Group.limit`."""
@@ -96,9 +91,6 @@ class V1Group:
 
     def remove(self) -> bool:
         """See `cgroups.Group.remove`."""
-        for fd in self._entries:
-            os.close(fd)
-        self._entries = ()
         gone = [place.remove() for place in self.places.values()]
         return all(gone)
 

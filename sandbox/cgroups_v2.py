@@ -34,13 +34,10 @@ class V2Group:
     place: GroupFiles
     controllers: frozenset[str]
     missing: dict[str, str]
-    _entry: int | None = None
 
     def entry(self) -> tuple[int | None, tuple[int, ...]]:
         """See `cgroups.Group.entry`."""
-        if self._entry is None:
-            self._entry = os.open(self.place.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        return self._entry, ()
+        return os.open(self.place.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), ()
 
     def limit(self, limits: Limits) -> None:
         """See `cgroups.Group.limit`."""
@@ -94,9 +91,6 @@ class V2Group:
 
     def remove(self) -> bool:
         """See `cgroups.Group.remove`."""
-        if self._entry is not None:
-            os.close(self._entry)
-            self._entry = None
         return self.place.remove()
 
 

@@ -21,7 +21,8 @@ def sleeper(born_in: int | None, entries: tuple[int, ...]) -> int:
             os.write(entry, b"0")
         signal.pause()
         os._exit(0)
-    os.close(cloned.pidfd)
+    for fd in (cloned.pidfd, *entries, *(() if born_in is None else (born_in,))):
+        os.close(fd)
     return cloned.pid
 
 

@@ -100,10 +100,12 @@ def test_as_many_mounts_as_allowed_start_under_the_smallest_cap_on_files(shell, 
 
 
 def test_a_file_and_a_directory_can_be_mounted_inside_scratch_space(shell, tmp_path):
-    (tmp_path / "file").write_text("seen\n")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "file").write_text("seen\n")
     mounts = (
         Mount(source="/usr", target="/usr"),
-        Mount(source=str(tmp_path / "file"), target="/tmp/inside/file"),
-        Mount(source=str(tmp_path), target="/tmp/folder"),
+        Mount(source=str(folder / "file"), target="/tmp/inside/file"),
+        Mount(source=str(folder), target="/tmp/folder"),
     )
     assert shell("cat /tmp/inside/file /tmp/folder/file", mounts=mounts).stdout == b"seen\nseen\n"
