@@ -69,10 +69,10 @@ class RestartSettings(Model):
     """When to start it again."""
 
     max: Count = 5
-    """So many starts within `window`, then the server counts as failed."""
+    """So many restarts within `window`; one failure more, and the server counts as failed."""
 
     window: Timeout = 300.0
-    """The span of time in which starts are counted."""
+    """The span of time in which failures are counted."""
 
     backoff: Backoff = Backoff()
     """How long to wait in between."""

@@ -69,7 +69,7 @@ def test_the_full_policy_shows_every_setting() -> None:
 def test_the_full_policy_shows_the_values_built_in() -> None:
     assert load(PROD).profile("default") == ResolvedProfile()
     assert load(PROD).runtime.limits == load(DEV).runtime.limits
-    prod, dev = load(PROD).servers["tickets"], load(DEV).servers["notes"]
+    prod, dev = load(PROD).servers["notes"], load(DEV).servers["notes"]
     assert prod.restart == dev.restart
     assert prod.concurrency == dev.concurrency
     assert prod.timeouts.model_copy(update={"tools": {}}) == dev.timeouts
