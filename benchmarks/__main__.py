@@ -22,7 +22,7 @@ from socket import create_server
 from typing import Any
 
 HERE = Path(__file__).parent
-TOKEN = "benchmark"  # noqa: S105 - made for one run on loopback
+TOKEN = "benchmark"
 PAYLOADS = (64, 4096, 262_144)
 CLIENTS = (1, 32)
 ROUNDS = 3

@@ -1,6 +1,7 @@
 """Builders for the tests of servers over standard input and output."""
 
 import json
+import os
 import sys
 import sysconfig
 from collections.abc import AsyncIterator, Callable
@@ -121,6 +122,8 @@ def bundled_server() -> Callable[..., StdioServerParameters]:
 
     def describe(name: str, *options: str) -> StdioServerParameters:
         command = Path(sysconfig.get_path("scripts")) / f"mcphost-server-{name}"
-        return StdioServerParameters(command=str(command), args=[*options])
+        # The client gives a server nearly nothing of the environment; what measures coverage has to be passed on.
+        measuring = {key: value for key, value in os.environ.items() if key.startswith("COVERAGE_")}
+        return StdioServerParameters(command=str(command), args=[*options], env=measuring)
 
     return describe
