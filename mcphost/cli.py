@@ -47,6 +47,7 @@ def check(policy: str) -> None:
 
     from mcphost.policy import load  # noqa: PLC0415
     from mcphost.runtime import make_plan, refuse_unenforceable  # noqa: PLC0415
+    from sandbox import probe  # noqa: PLC0415
 
     try:
         plan = make_plan(load(policy), os.environ)
@@ -54,7 +55,7 @@ def check(policy: str) -> None:
         _fail(str(error), EX_CONFIG)
     click.echo(_described(plan))
     try:
-        refuse_unenforceable(plan)
+        refuse_unenforceable(plan.policy, probe())
     except (McpHostError, SandboxError) as error:
         _fail(str(error), 1)
     click.echo(f"\n{policy}: ok")

@@ -44,7 +44,7 @@ from mcphost.workers.pool import Pool
 from mcphost.workers.process import Launcher
 from mcphost.workers.settings import SHARED, ServerSettings
 from mcphost.workers.supervisor import Surroundings
-from sandbox import SandboxError, SandboxSpec, probe, unmet
+from sandbox import Features, SandboxError, SandboxSpec, unmet
 
 INFO: Final = jsonrpc.raw({"name": "mcphost", "version": mcphost.__version__})
 
@@ -93,13 +93,13 @@ def make_plan(policy: Policy, environ: Mapping[str, str]) -> Plan:
     return plan
 
 
-def refuse_unenforceable(plan: Plan) -> None:
+def refuse_unenforceable(policy: Policy, features: Features) -> None:
     """Refuse to start with less isolation than the policy requires.
 
     Raises:
         StartRefused: naming each layer, with the kernel's reason.
     """
-    missing = unmet(probe(), frozenset(plan.policy.require))
+    missing = unmet(features, frozenset(policy.require))
     if missing:
         lines = "\n".join(f"  {each.layer}: {each.reason}" for each in missing)
         raise StartRefused(
@@ -188,13 +188,13 @@ class Runtime(anyio.AsyncContextManagerMixin):
             raise RuntimeError("a runtime runs once; make another")
         self._state = "starting"
         plan = await anyio.to_thread.run_sync(make_plan, self._policy, self._environ)
-        await anyio.to_thread.run_sync(refuse_unenforceable, plan)
         resolved = resolve_secrets(self._policy, environ=self._environ)
         credentials = [
             _credential(each.digest, each.tenant, each.id, each.expires) for each in resolved.credentials
         ]
         credentials.extend(self._make_tokens())
         async with Launcher.open("mcphost") as launcher:
+            refuse_unenforceable(self._policy, launcher.features)
             around = Surroundings(
                 launcher, self.metrics, INFO, anyio.CapacityLimiter(self._policy.runtime.start_concurrency)
             )

@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
-import anyio
 import anyio.abc
 
+from mcphost.workers.lifetime import background_tasks
 from mcphost.workers.settings import SHARED, ServerSettings
 from mcphost.workers.supervisor import Surroundings, WorkerSet
 
@@ -26,12 +26,8 @@ class Pool:
     @asynccontextmanager
     async def open(self) -> AsyncIterator["Pool"]:
         """Serve for as long as the block lasts; then every worker is stopped."""
-        async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
-            try:
-                yield self
-            finally:
-                tasks.cancel_scope.cancel()
+        async with background_tasks() as self._tasks:
+            yield self
 
     def find(self, server: str, tenant: str) -> WorkerSet:
         """The worker set of a server for a tenant. Synchronous, so that two calls never make two.

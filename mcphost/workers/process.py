@@ -15,8 +15,10 @@ import anyio
 import anyio.to_thread
 
 from mcphost.telemetry.logs import logger
+from mcphost.workers.lifetime import background_tasks
 from sandbox import (
     Exited,
+    Features,
     LayerStatus,
     SandboxError,
     SandboxSpec,
@@ -152,18 +154,26 @@ class Launcher:
         launcher = cls(name)
         launcher._spawner = await anyio.to_thread.run_sync(lambda: Spawner.start(name=name))
         try:
-            async with anyio.create_task_group() as tasks:
+            async with background_tasks() as tasks:
                 tasks.start_soon(launcher._watch)
-                try:
-                    yield launcher
-                finally:
-                    tasks.cancel_scope.cancel()
+                yield launcher
         finally:
             spawner, launcher._spawner = launcher._spawner, None
             if spawner is not None:
                 with anyio.CancelScope(shield=True):  # bounded by the spawner itself
                     await anyio.to_thread.run_sync(spawner.close)
             launcher._lose("the runtime stopped")
+
+    @property
+    def features(self) -> Features:
+        """What the fork server found that it can apply.
+
+        Raises:
+            SpawnerGone: it is being restarted.
+        """
+        if self._spawner is None:
+            raise SpawnerGone("the fork server is being restarted")
+        return self._spawner.features
 
     async def start(self, spec: SandboxSpec) -> Process:
         """Start one process and wait until its program runs.

@@ -91,3 +91,13 @@ async def test_the_front_can_be_mounted_in_another_application() -> None:
             assert answer.json()["result"]["serverInfo"]["name"] == "fixture"
             assert (await http.post(url.replace("/fix/", "/none/"), json={})).status_code == 401
         listener.stop()
+
+
+async def test_an_error_inside_the_block_comes_out_as_itself() -> None:
+    async def fail_inside() -> None:
+        async with Runtime(policy_of()) as runtime:
+            await runtime.call(tenant="acme", server="fix", tool="echo", arguments={"text": "a"})
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        await fail_inside()

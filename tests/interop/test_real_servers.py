@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -314,7 +315,10 @@ async def test_what_a_server_keeps_in_data_outlives_its_worker(product, place):
     arguments = {"entities": [person("Grace", "found a bug")]}
     await product.text("acme", "memory", "create_entities", **arguments)
     (worker,) = [each for each in product.workers() if each["server"] == "memory"]
-    os.kill(worker["pid"], 9)
+    os.kill(worker["pid"], signal.SIGKILL)
+    with anyio.fail_after(CLIENT_SECONDS):
+        while any(each.get("pid") == worker["pid"] for each in product.workers()):
+            await anyio.sleep(0.02)
     assert "found a bug" in await product.text("acme", "memory", "read_graph")
 
 
