@@ -58,13 +58,15 @@ cover: dev peers ## run the tests and report which lines and branches they reach
 bench: dev ## measure
 	$(BIN)/python -m benchmarks
 
-lock: .venv/.created ## choose the newest versions that fit and pin them
+lock: .venv/.created .peers/.servers ## choose the newest versions that fit and pin them
 	$(PIP) install uv==$(UV_VERSION)
 	$(COMPILE) --upgrade --extra uvloop -o requirements/runtime.txt pyproject.toml
 	$(COMPILE) --upgrade --extra uvloop --group dev -c requirements/runtime.txt -o requirements/dev.txt pyproject.toml
 	$(COMPILE) --upgrade -o requirements/build.txt requirements/build.in
 	$(COMPILE) --upgrade -o tests/peers/servers.txt tests/peers/servers.in
 	$(COMPILE) --upgrade -o tests/peers/langchain.txt tests/peers/langchain.in
+	rm -f tests/peers/package-lock.json
+	cd tests/peers && ../../.peers/servers/bin/npm install --package-lock-only --ignore-scripts --no-audit --no-fund
 
 clean: ## remove everything that was made here
 	rm -rf .venv .peers build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .ruff_cache .pytest_cache \

@@ -5,7 +5,7 @@ Pure: nothing is read or started here. `mcphost check` ends with a plan; `mcphos
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +17,8 @@ from mcphost.policy import Tenant as PolicyTenant
 from mcphost.workers.settings import SHARED, Expectation, Timeouts
 from sandbox import Limits as SandboxLimits
 from sandbox import Mount, SandboxSpec, Tmpfs
+
+RealPath = Callable[[str], str]
 
 # What a program finds in its environment where the policy says nothing else.
 _BASE_ENVIRONMENT: Final = (
@@ -96,11 +98,33 @@ class Plan:
     tenants: Mapping[str, TenantPlan]
 
 
-def compile_plan(policy: Policy, programs: Mapping[str, Program]) -> Plan:
-    """Resolve a policy. `programs` holds what each server's command was found to be."""
-    servers = {name: _server(policy, name, server, programs[name]) for name, server in policy.servers.items()}
+def compile_plan(policy: Policy, programs: Mapping[str, Program], real_path: RealPath = str) -> Plan:
+    """Resolve a policy. `programs` holds what each server's command was found to be.
+
+    `real_path` gives the place that a path leads to now. Links are resolved here, once, and never again when a
+    worker starts, for another worker may have written a link by then.
+    """
+    servers = {
+        name: _server(policy, name, server, programs[name], real_path)
+        for name, server in policy.servers.items()
+    }
     tenants = {name: _tenant(name, tenant, servers) for name, tenant in policy.tenants.items()}
     return Plan(policy, servers, tenants)
+
+
+def contested_mounts(plan: Plan) -> list[tuple[str, str, str]]:
+    """Mounts that lie below a place some worker may write: (server, the mount, the writable place).
+
+    Whoever may write the place can put a link where the mount was, so nothing below it can be granted safely.
+    """
+    mounts = [(server.name, mount) for server in plan.servers.values() for mount in server.sandbox.mounts]
+    writable = sorted({mount.source for _, mount in mounts if mount.writable})
+    return [
+        (name, mount.source, place)
+        for name, mount in mounts
+        for place in writable
+        if mount.source.startswith(f"{place}/")
+    ]
 
 
 def worker_name(server: str, tenant: str) -> str:
@@ -117,13 +141,13 @@ def data_directory(state_dir: str | None, tenant: str, server: str) -> str | Non
     return f"{state_dir}/data/{tenant}/{server}"
 
 
-def _server(policy: Policy, name: str, server: Server, program: Program) -> ServerPlan:
+def _server(policy: Policy, name: str, server: Server, program: Program, real_path: RealPath) -> ServerPlan:
     profile = policy.profile(server.profile)
     settings = server.restart
     return ServerPlan(
         name=name,
         server=server,
-        sandbox=_sandbox(policy, server, profile, program),
+        sandbox=_sandbox(policy, server, profile, program, real_path),
         timeouts=Timeouts(
             server.timeouts.start, server.timeouts.call, server.timeouts.stop, dict(server.timeouts.tools)
         ),
@@ -135,13 +159,15 @@ def _server(policy: Policy, name: str, server: Server, program: Program) -> Serv
     )
 
 
-def _sandbox(policy: Policy, server: Server, profile: ResolvedProfile, program: Program) -> SandboxTemplate:
+def _sandbox(
+    policy: Policy, server: Server, profile: ResolvedProfile, program: Program, real_path: RealPath
+) -> SandboxTemplate:
     tmpfs = tuple(Tmpfs(target=path, size_bytes=size) for path, size in profile.tmpfs.items())
     return SandboxTemplate(
         argv=program.argv,
         env=_environment(server, program),
         cwd=server.cwd or "/",
-        mounts=_mounts(profile, program.read),
+        mounts=_mounts(profile, program.read, real_path),
         tmpfs=tmpfs,
         limits=SandboxLimits(
             memory_bytes=profile.memory_bytes,
@@ -161,10 +187,10 @@ def _environment(server: Server, program: Program) -> tuple[tuple[str, str], ...
     return tuple({**dict(_BASE_ENVIRONMENT), "PATH": path, **server.env}.items())
 
 
-def _mounts(profile: ResolvedProfile, read: Sequence[str]) -> tuple[Mount, ...]:
+def _mounts(profile: ResolvedProfile, read: Sequence[str], real_path: RealPath) -> tuple[Mount, ...]:
     """Outer paths before inner ones, so that none hides another."""
     paths = dict.fromkeys((*profile.read, *read), False) | dict.fromkeys(profile.write, True)
-    return tuple(Mount(source=path, target=path, writable=paths[path]) for path in sorted(paths))
+    return tuple(Mount(source=real_path(path), target=path, writable=paths[path]) for path in sorted(paths))
 
 
 def _tenant(name: str, tenant: PolicyTenant, servers: Mapping[str, ServerPlan]) -> TenantPlan:

@@ -34,7 +34,7 @@ from mcphost.decisions.identity import (
 from mcphost.decisions.permissions import Permissions
 from mcphost.decisions.sessions import Sessions
 from mcphost.errors import NotFound, PolicyInvalid, StartRefused
-from mcphost.plan import Plan, ServerPlan, compile_plan, data_directory, worker_name
+from mcphost.plan import Plan, ServerPlan, compile_plan, contested_mounts, data_directory, worker_name
 from mcphost.policy import Fault, Policy, Program, Secret, resolve_program, resolve_secrets
 from mcphost.protocol import jsonrpc
 from mcphost.telemetry.metrics import Metrics
@@ -82,7 +82,10 @@ def make_plan(policy: Policy, environ: Mapping[str, str]) -> Plan:
             problems.append(policy.problem(("mcpServers", name), fault))
     if problems:
         raise PolicyInvalid(problems)
-    plan = compile_plan(policy, programs)
+    plan = compile_plan(policy, programs, os.path.realpath)
+    for name, source, place in contested_mounts(plan):
+        why = f"is granted {source}, which lies below {place}, where workers may write; keep them apart"
+        problems.append(policy.problem(("mcpServers", name), Fault(why)))
     for name, planned in plan.servers.items():
         try:
             planned.sandbox.fill(worker_name(name, SHARED), _PLACEHOLDERS, policy.runtime.state_dir)
@@ -188,6 +191,8 @@ class Runtime(anyio.AsyncContextManagerMixin):
             raise RuntimeError("a runtime runs once; make another")
         self._state = "starting"
         plan = await anyio.to_thread.run_sync(make_plan, self._policy, self._environ)
+        if self._policy.runtime.state_dir is not None:
+            await anyio.to_thread.run_sync(_make_private, f"{self._policy.runtime.state_dir}/data")
         resolved = resolve_secrets(self._policy, environ=self._environ)
         credentials = [
             _credential(each.digest, each.tenant, each.id, each.expires) for each in resolved.credentials
@@ -196,7 +201,7 @@ class Runtime(anyio.AsyncContextManagerMixin):
         async with Launcher.open("mcphost") as launcher:
             refuse_unenforceable(self._policy, launcher.features)
             around = Surroundings(
-                launcher, self.metrics, INFO, anyio.CapacityLimiter(self._policy.runtime.start_concurrency)
+                launcher, self.metrics, INFO, anyio.Semaphore(self._policy.runtime.start_concurrency)
             )
             settings = {
                 name: _settings(server, resolved.secrets, self._policy.runtime.state_dir)
@@ -247,6 +252,26 @@ class Runtime(anyio.AsyncContextManagerMixin):
         return front
 
 
+def _make_private(directory: str) -> None:
+    """Make the directory that holds all tenants' data, closed to everybody but us.
+
+    What lies in it belongs to workers, who can give it any mode; only the way there is ours to close.
+
+    Raises:
+        StartRefused: it cannot be made, or is somebody else's.
+    """
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        if os.stat(directory).st_uid != os.geteuid():
+            raise StartRefused(
+                f"{directory} belongs to another user; remove it or choose another runtime.stateDir"
+            )
+        os.chmod(directory, 0o700)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StartRefused(f"{directory} cannot be made: {reason}; choose another runtime.stateDir") from None
+
+
 def _credential(digest: bytes, tenant: str, token_id: str, expires: datetime | None) -> Credential:
     return Credential(digest, Principal(tenant, token_id), expires.timestamp() if expires else None)
 
@@ -261,8 +286,10 @@ def _tenants_of(plan: Plan) -> dict[str, list[str]]:
 def _settings(
     server: ServerPlan, secrets_of: Mapping[str, Mapping[str, Secret]], state_dir: str | None
 ) -> ServerSettings:
+    real_state_dir = None if state_dir is None else os.path.realpath(state_dir)
+
     def sandbox(tenant: str) -> SandboxSpec:
-        data = data_directory(state_dir, tenant, server.name)
+        data = data_directory(real_state_dir, tenant, server.name)
         if data is not None:
             os.makedirs(data, mode=0o700, exist_ok=True)
         known = secrets_of[tenant] if tenant != SHARED else {}

@@ -1,10 +1,11 @@
 """`mcphost run`: the runtime behind its own listeners, until a signal ends it."""
 
 import os
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from importlib.util import find_spec
 from socket import socket
 from typing import Final
@@ -32,14 +33,23 @@ def serve(path: str) -> None:
         StartRefused: what it asks for cannot be had here.
     """
     policy = load(path)
-    logs.configure(policy.runtime.log.format, policy.runtime.log.level)
+    raise_descriptor_limit()
+    sink = logs.configure(policy.runtime.log.format, policy.runtime.log.level)
     options = {"use_uvloop": find_spec("uvloop") is not None}
     with ExitStack() as stack:
+        stack.callback(sink.close)
         listening = stack.enter_context(_bound(policy.runtime.listen, "runtime.listen"))
         admin = None
         if policy.runtime.admin is not None:
             admin = stack.enter_context(_bound(policy.runtime.admin, "runtime.admin"))
         anyio.run(_serve, policy, listening, admin, backend_options=options)
+
+
+def raise_descriptor_limit() -> None:
+    """Take as many descriptors as we may (getrlimit(2)): the usual soft limit is there for select(2), unused here."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @contextmanager

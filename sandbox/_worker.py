@@ -7,7 +7,7 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from sandbox import _child, _order, namespaces, privileges, rootfs, syscalls
@@ -118,6 +118,8 @@ def order(worker: Worker, ground: Ground, streams: list[int]) -> None:
             sources=tuple(sources),
         )
         _attempt("send-order", lambda: _order.send(worker.gate, told))
+        # The next inits are forks of this process and must not carry this worker's secrets.
+        worker.spec = replace(spec, env=())
     finally:
         for fd in (root, *(source.fd for source in sources)):
             if fd >= 0:
@@ -218,3 +220,5 @@ def _attempt(step: str, action: Callable[[], _Result]) -> _Result:
         return action()
     except OSError as error:
         raise SandboxSetupFailed(step, error.errno or 0, str(error.filename or "")) from None
+    except (ValueError, RecursionError) as error:
+        raise SandboxSetupFailed(step, 22, type(error).__name__) from None

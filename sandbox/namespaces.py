@@ -63,8 +63,16 @@ def write_maps(pid: int, inside: int, outside: int, *, privileged: bool) -> None
 
 
 def forbid_user_namespaces() -> None:
-    """No user namespace can be made inside this one (namespaces(7), /proc/sys/user)."""
+    """No user namespace can be made inside this one, and only a share of what the kernel counts per user be used up.
+
+    The kernel charges inotify to the user who made the namespace as well (namespaces(7), /proc/sys/user): without a
+    cap one worker could leave none to the others, or to the host's own programs.
+    """
     Path("/proc/sys/user/max_user_namespaces").write_bytes(b"0")
+    for name, most in (("max_inotify_instances", b"16"), ("max_inotify_watches", b"8192")):
+        place = Path("/proc/sys/user", name)
+        if place.exists():  # absent in kernels without inotify
+            place.write_bytes(most)
 
 
 def loopback_up() -> None:

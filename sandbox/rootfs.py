@@ -43,6 +43,9 @@ _HIDDEN_DIRECTORIES = ("acpi", "asound", "bus", "driver", "fs", "irq", "scsi", "
 _READ_ONLY = syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
 _WRITABLE = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOEXEC
 _DEVICE = syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOEXEC
+# A worker may have written where we are about to mount from or to, and an absolute link of its would lead us to the
+# host. So every path is opened without following any; who asks for a mount names the place itself (realpath(3)).
+_NO_LINKS = syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
 _SCRATCH_FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 
 
@@ -110,7 +113,7 @@ def open_sources(spec: SandboxSpec) -> list[Source]:
     sources: list[Source] = []
     try:
         for mount in spec.mounts:
-            place = os.open(mount.source, os.O_PATH | os.O_CLOEXEC)
+            place = _open_place(mount.source, os.O_PATH)
             try:
                 attributes = _WRITABLE if mount.writable else _READ_ONLY
                 is_directory = stat.S_ISDIR(os.fstat(place).st_mode)
@@ -132,13 +135,21 @@ def open_data(path: str, owner: int | None, idmap_fd: int | None) -> Source:
     worker's user namespace, through which the owner on disk becomes the worker (mount_setattr(2), ID-mapped mounts).
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-    place = syscalls.openat2(-100, path, flags, syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS)
+    place = _open_place(path, flags)
     try:
         if owner is not None:
             _hand_over(place, owner)
         return Source(_detached(place, _WRITABLE, idmap_fd), DATA_TARGET, is_directory=True)
     finally:
         os.close(place)
+
+
+def _open_place(path: str, flags: int) -> int:
+    """Open a path of the host. Raises `OSError` with the path in it."""
+    try:
+        return syscalls.openat2(-100, path, flags, _NO_LINKS)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
 
 
 def _hand_over(directory: int, owner: int) -> None:
@@ -236,13 +247,15 @@ def assemble(
     trees = {source.target: source for source in sources}
     for target in sorted(sizes.keys() | trees.keys(), key=lambda path: path.count("/")):
         relative = target.lstrip("/")
-        if any(target.startswith(f"{outer}/") for outer in sizes):
+        outer = (place for place in sizes.keys() | trees.keys() if target.startswith(f"{place}/"))
+        if max(outer, key=len, default="") in sizes:
             # The template's place for it is covered by an empty tmpfs.
             _make_place(Path(relative), is_directory=target in sizes or trees[target].is_directory)
         if tmpfs := sizes.get(target):
             size = f"size={tmpfs.size_bytes},nr_inodes={tmpfs.inodes}"
             access = f"mode=0700,uid={owner},gid={owner}"
-            syscalls.mount("tmpfs", relative, "tmpfs", _SCRATCH_FLAGS, f"{size},{access}")
+            _mount_scratch(relative, f"{size},{access}")
+            os.fchdir(root)
         else:
             _move(trees[target].fd, relative)
     if proc:
@@ -267,11 +280,21 @@ def seal_proc() -> None:
 
 
 def _move(tree: int, path: str) -> None:
-    target = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    target = syscalls.openat2(-100, path, os.O_PATH, _NO_LINKS)
     try:
         syscalls.move_mount(tree, target)
     finally:
         os.close(target)
+
+
+def _mount_scratch(path: str, options: str) -> None:
+    """Mount a tmpfs; leaves its place as the working directory, for mount(2) itself would follow links in `path`."""
+    target = syscalls.openat2(-100, path, os.O_PATH | os.O_DIRECTORY, _NO_LINKS)
+    try:
+        os.fchdir(target)
+    finally:
+        os.close(target)
+    syscalls.mount("tmpfs", ".", "tmpfs", _SCRATCH_FLAGS, options)
 
 
 def _mount_proc() -> None:

@@ -18,6 +18,7 @@ class LineReader:
         # One buffer and no list of pieces: a server that writes byte by byte would make a list of many small
         # objects, each far larger than what it holds.
         self._held = bytearray()
+        self.blank_lines = 0  # passed over so far
 
     def __repr__(self) -> str:
         return f"<LineReader {len(self._held)} of {self._max_bytes} bytes held>"
@@ -39,6 +40,8 @@ class LineReader:
             start = end + 1
             if line and not line.isspace():
                 yield line
+            else:
+                self.blank_lines += 1
         if start < len(data):
             self._hold(data[start:] if start else data)
 

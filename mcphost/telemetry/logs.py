@@ -11,15 +11,20 @@ from typing import Literal, TextIO, cast
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
+from mcphost.telemetry.sink import LogSink
+
 Format = Literal["auto", "json", "console"]
 Level = Literal["debug", "info", "warning", "error"]
 
 MAX_VALUE_CHARACTERS = 2000
 
 
-def configure(log_format: Format, level: Level, *, stream: TextIO | None = None) -> None:
-    """Set up logging for the process; `auto` is console on a terminal, else JSON. Writes to stderr by default."""
-    stream = stream or sys.stderr
+def configure(log_format: Format, level: Level, *, stream: TextIO = sys.stderr) -> LogSink:
+    """Set up logging for the process; `auto` is console on a terminal, else JSON.
+
+    Gives the sink that the lines go through, to be closed at the end.
+    """
+    sink = LogSink(stream)
     if log_format == "auto":
         log_format = "console" if stream.isatty() else "json"
     renderer: Processor = structlog.processors.JSONRenderer()
@@ -34,11 +39,12 @@ def configure(log_format: Format, level: Level, *, stream: TextIO | None = None)
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(file=stream),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", sink)),
         cache_logger_on_first_use=True,
     )
     # uvicorn logs through the standard library; what it has to say beyond our own lines are warnings.
-    logging.basicConfig(stream=stream, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    logging.basicConfig(stream=sink, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    return sink
 
 
 def logger() -> FilteringBoundLogger:

@@ -59,7 +59,8 @@ class Metrics:
     def know_tools(self, server: str, tools: Iterable[str]) -> None:
         """Tools of a server that may appear as a label from now on."""
         known = self._tools.get(server, frozenset())
-        self._tools[server] = frozenset(sorted(known | set(tools))[:MAX_TOOLS])
+        new = sorted(set(tools) - known)
+        self._tools[server] = known | set(new[: MAX_TOOLS - len(known)])
 
     def request(self, *, method: str, status: str, tenant: str, server: str) -> None:
         """Count one answered request; `status` is `ok`, `error` or the reason of a refusal or failure."""

@@ -35,7 +35,9 @@ PATIENCE_SECONDS: Final = 15.0
 
 BODY_SECONDS: Final = 30.0  # a client that sends slower than this is cut off
 
-MAX_BACKLOG: Final = 256  # progress not yet sent; past that the newest is dropped, for progress may be lost
+MAX_BACKLOG_BYTES: Final = (
+    256 * 1024
+)  # progress not yet sent; past that the newest is dropped, it may be lost
 
 _JSON: Final = ((b"content-type", b"application/json"),)
 _ROUTING_HEADERS: Final = frozenset(
@@ -225,6 +227,7 @@ class _Exchange:
     def __init__(self, send: Send) -> None:
         self._send = send
         self._backlog: deque[bytes] = deque()
+        self._backlog_bytes = 0
         self._news = anyio.Event()
         self._streaming = False
         self._cancelled = False
@@ -266,7 +269,8 @@ class _Exchange:
         self.cancel()
 
     def _notify(self, message: bytes) -> None:
-        if len(self._backlog) < MAX_BACKLOG:
+        if self._backlog_bytes + len(message) <= MAX_BACKLOG_BYTES:
+            self._backlog_bytes += len(message)
             self._backlog.append(message)
             self._news.set()
 
@@ -275,7 +279,7 @@ class _Exchange:
             with anyio.move_on_after(PATIENCE_SECONDS):
                 await self._news.wait()
             with anyio.CancelScope(shield=True):
-                # An event half sent cannot be taken back. Bounded: uvicorn gives up on a dead client's socket.
+                # An event half sent cannot be taken back. Bounded: the listener cuts off who does not read.
                 if not self._streaming:
                     await self._begin()
                 if self._backlog:
@@ -290,7 +294,9 @@ class _Exchange:
     async def _drain(self) -> None:
         self._news = anyio.Event()
         while self._backlog:
-            await self._write(sse.event(self._backlog.popleft()))
+            message = self._backlog.popleft()
+            self._backlog_bytes -= len(message)
+            await self._write(sse.event(message))
 
     async def _write(self, data: bytes, *, more: bool = True) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
@@ -317,7 +323,8 @@ def _headers(raw: list[tuple[bytes, bytes]]) -> dict[bytes, str]:
     for name, value in raw:
         if name in headers and name in _ROUTING_HEADERS:
             raise BadHttp(400, f"the header {name.decode()} occurs twice")
-        headers[name] = value.decode("latin-1").strip(" \t")
+        text = value.decode("latin-1").strip(" \t")
+        headers[name] = f"{headers[name]}, {text}" if name in headers else text
     return headers
 
 

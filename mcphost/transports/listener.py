@@ -1,8 +1,9 @@
-"""The runtime's own HTTP listener: uvicorn with a bound on request heads.
+"""The runtime's own HTTP listener: uvicorn with bounds on what one connection may hold, and for how long.
 
 This module is fenced: it subclasses uvicorn's protocol class, which lives on the event loop itself. uvicorn's
-httptools front bounds neither the size of a request's head nor the time it may take, so one connection could
-hold any memory, or stay open for ever without a request (slowloris). It goes when uvicorn does both.
+httptools front bounds neither the size of a request's head nor the time it may take, keeps trailers as headers,
+and waits for ever for a body that was refused or for a client that does not read; so one connection without a
+token could hold any memory, or stay for ever. It goes when uvicorn does all of that.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES: Final = 64 * 1024  # as h11's default, h11/_connection.py
 HEAD_SECONDS: Final = 30.0
+WRITE_SECONDS: Final = 60.0  # a client that takes no byte of its answer for so long is cut off
 MAX_CONNECTIONS: Final = 4096
 KEEP_ALIVE_SECONDS: Final = 75
 BACKLOG: Final = 1024
@@ -27,16 +29,23 @@ _TOO_LARGE: Final = (
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which closes a connection whose request head is too large or too slow."""
+    """uvicorn's protocol, with a bound on what a connection may hold and on how long it may do nothing.
+
+    One timer runs whenever the client owes something: a request's head, the next request, or reading an answer.
+    """
 
     _head_bytes = 0
     _in_head = True
-    _head_timer: asyncio.TimerHandle | None = None
+    _in_message = False
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected."""
         super().connection_made(transport)
-        self._expect_head()
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+            return
+        self._expect(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
@@ -55,9 +64,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        if not self._in_head:
-            self._expect_head()
+        self._in_head = self._in_message = True
+        self._expect(HEAD_SECONDS)
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; trailers, which come behind a chunked body, are dropped.
+
+        They would grow without bound, and a token or host among them would come after it was judged (RFC 9110,
+        section 6.5.1).
+        """
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """A request's head is complete."""
@@ -66,19 +84,47 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._stop_timer()
         super().on_headers_complete()
 
-    def _expect_head(self) -> None:
-        self._in_head = True
+    def on_message_complete(self) -> None:
+        """A request is complete, its body included."""
+        self._in_message = False
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """A request was answered."""
+        super().on_response_complete()
+        if not self.cycle.response_complete:
+            return  # the next of several pipelined requests is being answered
+        if self._in_message and not self._in_head:
+            # Refused before its body was read. What is left of it may never come; nobody wants it.
+            self.transport.close()
+        else:
+            self._in_head = True
+            self._expect(KEEP_ALIVE_SECONDS)
+
+    def pause_writing(self) -> None:
+        """The client does not read what it asked for."""
+        super().pause_writing()
+        self._expect(WRITE_SECONDS)
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
         self._stop_timer()
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._too_slow)
+        super().resume_writing()
+
+    def _expect(self, seconds: float) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(seconds, self._too_slow)
 
     def _too_slow(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.close()
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering and not self.flow.write_paused:
+            return  # the next request's head can wait until this one is answered
+        self.transport.abort()
 
     def _stop_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 class Listener:
@@ -141,4 +187,8 @@ def bind(host: str, port: int) -> socket.socket:
         OSError: it cannot; the text names the address.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    bound = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    # An answer leaves in two writes, and the second must not wait for the first one's acknowledgement. Connections
+    # inherit it; uvloop sets it by itself, asyncio does not.
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return bound

@@ -29,6 +29,7 @@ MAX_UNSENT_BYTES: Final = 32 * 1024 * 1024
 # these it is a flood, which would cost other tenants the loop's time.
 OFFENCES: Final = Rate(per_second=10.0, burst=200)
 USELESS: Final = Rate(per_second=2000.0, burst=20_000)
+PROGRESS: Final = Rate(per_second=20_000.0, burst=200_000)  # that a call asked for
 COUNTED_BYTES: Final = 4096  # a message counts once more for each such piece of it
 
 STDERR_LINES: Final = 50
@@ -71,6 +72,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._offences = RateLimiter(OFFENCES)
         self._useless = RateLimiter(USELESS)
+        self._progress = RateLimiter(PROGRESS)
         self._unsent: list[bytes] = []
         self._writer: asyncio.WriteTransport | None = None
         self._readers: list[asyncio.ReadTransport] = []
@@ -163,7 +165,14 @@ class Connection:
             self._writer.write(self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent))
         self._unsent.clear()
 
+    def _reply(self, line: bytes) -> None:
+        """Answer a question of the worker's; one that asks and does not read the answers is of no use."""
+        if self._writer is not None and self._writer.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            self.lose("the server does not read the answers to its own requests")
+        self._send(line)
+
     def _read(self, data: bytes) -> None:
+        blank = self._lines.blank_lines
         try:
             for line in self._lines.feed(data):
                 if self._lost is not None:
@@ -171,9 +180,12 @@ class Connection:
                 self._receive(line)
         except LineTooLong:
             self.lose("the server sent a message beyond its limit")
+        if self._lines.blank_lines > blank:
+            self._charge(self._useless, self._lines.blank_lines - blank, "blank lines")
 
     def _receive(self, line: bytes) -> None:
         event = self._machine.receive(line)
+        cost = 1 + len(line) // COUNTED_BYTES
         match event:
             case None:
                 return
@@ -182,21 +194,23 @@ class Connection:
                     entry.answer.set_result(message)
                 return
             case upstream.Progressed(entry, params) if entry.on_progress is not None:
+                self._charge(self._progress, cost, "progress")
                 entry.on_progress(params)
+                return
             case upstream.Opened():
                 self._send(self._machine.confirm())
             case upstream.Asked(_, reply):
-                self._send(reply)
+                self._reply(reply)
             case _:
                 pass
-        self._count(event, len(line))
+        if isinstance(event, upstream.Offence):
+            self._charge(self._offences, cost, "messages that are no MCP")
+        else:
+            self._charge(self._useless, cost, "messages that no call asked for")
         self._on_event(event)
 
-    def _count(self, event: upstream.Event[InFlight], size: int) -> None:
-        offence = isinstance(event, upstream.Offence)
-        limiter = self._offences if offence else self._useless
-        if limiter.wait_for(self._loop.time(), cost=1 + size // COUNTED_BYTES):
-            what = "messages that are no MCP" if offence else "messages that no call asked for"
+    def _charge(self, limiter: RateLimiter, cost: int, what: str) -> None:
+        if limiter.wait_for(self._loop.time(), cost=cost):
             self.lose(f"the server flooded us with {what}")
 
     def _told(self, data: bytes) -> None:

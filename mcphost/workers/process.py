@@ -34,7 +34,14 @@ PIPE_BYTES: Final = 1024 * 1024
 
 RESTART_WAIT_SECONDS: Final = 0.5  # between a fork server's death and the next, so that no loop spins
 
-EndReason = Literal["exited", "signalled", "oom", "killed"]
+EndReason = Literal["exited", "signalled", "oom", "killed", "lost"]
+
+
+_SAID: Final = {
+    "oom": "was killed for exceeding its memory limit",
+    "killed": "was killed",
+    "lost": "was lost with the fork server",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,7 @@ class Ended:
             return f"exited with status {self.code}"
         if self.reason == "signalled":
             return f"ended by signal {self.signal}"
-        return "was killed for exceeding its memory limit" if self.reason == "oom" else "was killed"
+        return _SAID[self.reason]
 
 
 class Process:
@@ -143,6 +150,8 @@ class Launcher:
         self._requests = 0
         self._starting: dict[int, _Start] = {}
         self._running: dict[int, Process] = {}
+        self._spawner_back = anyio.Event()
+        self._closing = False
 
     def __repr__(self) -> str:
         return f"<Launcher {len(self._running)} running, {len(self._starting)} starting>"
@@ -158,6 +167,8 @@ class Launcher:
                 tasks.start_soon(launcher._watch)
                 yield launcher
         finally:
+            launcher._closing = True
+            launcher._spawner_back.set()
             spawner, launcher._spawner = launcher._spawner, None
             if spawner is not None:
                 with anyio.CancelScope(shield=True):  # bounded by the spawner itself
@@ -184,14 +195,29 @@ class Launcher:
             SandboxError: it could not be started as asked.
             OSError: no descriptors left.
         """
-        if self._spawner is None:
-            raise SpawnerGone("the fork server is being restarted")
+        while True:
+            spawner = await self._wait_spawner()
+            try:
+                return await self._start(spawner, spec)
+            except SpawnerGone:
+                # Not the server's fault, so not for its restart budget. The caller bounds the wait.
+                if self._closing:
+                    raise
+
+    async def _wait_spawner(self) -> Spawner:
+        while self._spawner is None:
+            if self._closing:
+                raise SpawnerGone("the runtime stopped")
+            await self._spawner_back.wait()
+        return self._spawner
+
+    async def _start(self, spawner: Spawner, spec: SandboxSpec) -> Process:
         pipes = Pipes.make()
         start = _Start(pipes)
         self._requests += 1
         request = self._requests
         try:
-            self._spawner.spawn(request, spec, *pipes.theirs)
+            spawner.spawn(request, spec, *pipes.theirs)
         except BaseException:
             _close(pipes.ours)
             raise
@@ -234,6 +260,7 @@ class Launcher:
             except SpawnerGone as error:
                 logger().error("fork_server_died", error=str(error), workers=len(self._running))
                 spawner, self._spawner = self._spawner, None
+                self._spawner_back = anyio.Event()
                 await anyio.to_thread.run_sync(spawner.close)
                 self._lose("the fork server died")
 
@@ -241,6 +268,7 @@ class Launcher:
         await anyio.sleep(RESTART_WAIT_SECONDS)
         try:
             self._spawner = await anyio.to_thread.run_sync(lambda: Spawner.start(name=self._name))
+            self._spawner_back.set()
         except (SandboxError, OSError) as error:
             logger().error("fork_server_start_failed", error=str(error))
 
@@ -273,7 +301,7 @@ class Launcher:
             start.done.set()
         self._starting.clear()
         for process in self._running.values():
-            process.set_ended(Ended("killed"))
+            process.set_ended(Ended("lost"))
         self._running.clear()
 
 

@@ -6,7 +6,8 @@ stopped ──call──> starting ──ready──> ready ──lost──> st
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -17,6 +18,7 @@ from mcphost.decisions.restart import Again, GiveUp, Rest, RestartBudget
 from mcphost.errors import McpHostError, Overloaded, WorkerFailed, WorkerUnavailable
 from mcphost.telemetry.logs import logger
 from mcphost.telemetry.metrics import Metrics
+from mcphost.workers.lifetime import background_tasks
 from mcphost.workers.process import Launcher
 from mcphost.workers.settings import ServerSettings
 from mcphost.workers.worker import LAST_WORDS_SECONDS, Identity, Worker
@@ -25,6 +27,8 @@ State = Literal["starting", "ready", "draining", "stopping", "stopped", "backoff
 
 # A call that finds its server in back-off waits along if the wait is this short, else it is told to come again.
 PATIENCE_SECONDS: Final = 2.0
+
+TURN_SECONDS: Final = 2.0  # an interpreter and its imports are loaded by then
 
 MAX_WAITING: Final = 1024  # calls that wait for a slot of one worker; past that they are refused
 
@@ -36,7 +40,7 @@ class Surroundings:
     launcher: Launcher
     metrics: Metrics
     client_info: Raw
-    starts: anyio.CapacityLimiter  # how many workers may be starting at once
+    starts: anyio.Semaphore  # how many workers may be starting at once
 
 
 class WorkerSet:
@@ -128,7 +132,7 @@ class WorkerSet:
         self._enter("starting")
         started_at = anyio.current_time()
         try:
-            async with self._around.starts:
+            async with _turn(self._around.starts):
                 self.worker = await Worker.start(
                     self.identity,
                     self.settings,
@@ -150,6 +154,9 @@ class WorkerSet:
         self.trouble = why
         self._enter("stopping")
         ended = await self._end_lost(self.worker, why)
+        if ended.blameless:
+            logger().warning("worker_ended", **self._keys, why=ended.why)
+            return
         await self._after_end(ended.why, failed=ended.failed)
 
     async def _end_lost(self, worker: Worker, why: str) -> "_End":
@@ -161,7 +168,7 @@ class WorkerSet:
         ended = await worker.kill()
         self.worker = None
         self._around.metrics.worker_exited(*self._labels, reason)
-        return _End(why, failed=ended.failed)
+        return _End(why, failed=ended.failed, blameless=reason == "lost")
 
     async def _after_end(self, why: str, *, failed: bool) -> None:
         self.trouble = why
@@ -207,10 +214,31 @@ class WorkerSet:
         return {"server": self.identity.server, "tenant": self.identity.tenant}
 
 
+@asynccontextmanager
+async def _turn(starts: anyio.Semaphore) -> AsyncIterator[None]:
+    """A place among the starts under way, given back at the end or after `TURN_SECONDS`, whichever is first.
+
+    The bound is there for the sake of the processors; a server that hangs uses none and must not keep others,
+    perhaps of other tenants, from starting.
+    """
+    await starts.acquire()
+    with ExitStack() as place:
+        place.callback(starts.release)
+
+        async def give_back() -> None:
+            await anyio.sleep(TURN_SECONDS)
+            place.close()
+
+        async with background_tasks() as tasks:
+            tasks.start_soon(give_back)
+            yield
+
+
 @dataclass(frozen=True, slots=True)
 class _End:
     why: str
     failed: bool
+    blameless: bool
 
 
 class _Slot:

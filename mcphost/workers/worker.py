@@ -4,6 +4,7 @@ Three facts, kept apart: `start` returns only a ready worker, `wait_ended` tells
 """
 
 import signal
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -24,6 +25,8 @@ from mcphost.workers.process import Ended, Launcher, Process
 from mcphost.workers.settings import ServerSettings
 from sandbox import SandboxError
 
+# A list is cut apart item by item, which takes many times its size; real ones have some ten KiB.
+MAX_LIST_BYTES: Final = 4 * 1024 * 1024
 MAX_LIST_PAGES: Final = 100  # a server that pages for ever must not hold a start or a list
 
 STDERR_LOGGED: Final = Rate(per_second=20.0, burst=100)  # pieces per second that reach our log
@@ -130,11 +133,15 @@ class Worker:
         """
         items: list[jsonrpc.Fields] = []
         params: jsonrpc.Fields = {}
+        size = 0
         for _ in range(MAX_LIST_PAGES):
             answer = await self.request(method, self._own_params(params))
             if answer.kind == "error":
                 error = jsonrpc.error_object(answer.body)
                 raise UpstreamProtocolError(f"{method} failed: {error.code} {printable(error.message)}")
+            size += len(bytes(answer.body))
+            if size > MAX_LIST_BYTES:
+                raise UpstreamProtocolError(f"{method} is larger than {MAX_LIST_BYTES} bytes")
             members, page = catalog.page(answer.body, LISTS[method])
             items.extend(page)
             cursor = members.get("nextCursor")
@@ -260,7 +267,7 @@ class Worker:
 
     def _on_stderr(self, data: bytes) -> None:
         # Debug only: what a server prints is its own, and may hold what its tenant would not want in our log.
-        if not self._stderr_limiter.wait_for(anyio.current_time()):
+        if not self._stderr_limiter.wait_for(time.monotonic()):  # a callback: anyio knows no loop here
             text = data[:2000].decode(errors="replace")
             logger().debug(
                 "worker_stderr", server=self.identity.server, tenant=self.identity.tenant, text=text
