@@ -215,7 +215,7 @@ def cgroup_paths(pid: str) -> set[Path]:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def start_product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Product]]:
     """Start the runtime on a policy, given without its listeners and tokens, and wait until it is ready."""
     running: list[Product] = []

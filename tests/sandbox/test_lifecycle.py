@@ -303,7 +303,7 @@ def test_run_without_a_spawner_brings_its_own(make_shell_spec):
 
 
 def test_run_kills_what_takes_too_long(make_shell_spec, spawner):
-    done = run(make_shell_spec("exec sleep 1000"), timeout_seconds=0.5, spawner=spawner)
+    done = run(make_shell_spec("exec sleep 1000"), timeout_seconds=3.0, spawner=spawner)
     assert done.ended.reason == "killed"
 
 
