@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mcphost.decisions.permissions import Permissions
 from mcphost.decisions.ratelimit import Rate
-from mcphost.plan import Plan, compile_plan, data_directory, worker_name
+from mcphost.plan import Plan, compile_plan, contested_mounts, data_directory, worker_name
 from mcphost.policy import Program, Secret, loads
 from mcphost.workers.settings import SHARED
 from sandbox import Mount, SandboxSpec, Tmpfs
@@ -184,3 +184,20 @@ def test_each_tenant_has_its_own_place_and_a_shared_worker_has_none() -> None:
     assert data_directory("/state", "acme", "notes") == "/state/data/acme/notes"
     assert data_directory("/state", SHARED, "notes") is None
     assert data_directory(None, "acme", "notes") is None
+
+
+def test_what_lies_below_a_writable_path_is_contested_and_the_path_itself_is_not() -> None:
+    text = """
+version: 1
+profiles: {writer: {filesystem: {write: [/srv/shared]}}, reader: {filesystem: {read: [/usr, /srv/shared/sub]}}}
+mcpServers: {time: {command: a, profile: writer}, notes: {command: b, profile: reader}}
+"""
+    made = compile_plan(loads(text, file="p.yaml"), dict.fromkeys(("time", "notes"), PROGRAMS["time"]))
+    assert contested_mounts(made) == [("notes", "/srv/shared/sub", "/srv/shared")]
+
+
+def test_links_are_resolved_when_the_plan_is_made_and_the_path_inside_stays() -> None:
+    made = compile_plan(POLICY_READ, PROGRAMS, lambda path: f"/real{path}")
+    mounts = made.servers["time"].sandbox.mounts
+    assert mounts
+    assert all(mount.source == f"/real{mount.target}" for mount in mounts)
