@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import Limits, Mount, SandboxSetupFailed
+from sandbox import Limits, Mount, SandboxSetupFailed, Tmpfs
 
 pytestmark = pytest.mark.kernel
 
@@ -109,3 +109,55 @@ def test_a_file_and_a_directory_can_be_mounted_inside_scratch_space(shell, tmp_p
         Mount(source=str(folder), target="/tmp/folder"),
     )
     assert shell("cat /tmp/inside/file /tmp/folder/file", mounts=mounts).stdout == b"seen\nseen\n"
+
+
+def test_a_source_that_became_a_link_is_a_failed_start_and_nothing_behind_it_is_shown(shell, tmp_path):
+    secret, granted = tmp_path / "secret", tmp_path / "writable" / "granted"
+    secret.mkdir()
+    (secret / "file").write_text("canary")
+    granted.parent.mkdir()
+    granted.symlink_to(secret)
+    mounts = (Mount(source="/usr", target="/usr"), Mount(source=str(granted), target="/granted"))
+    with pytest.raises(SandboxSetupFailed, match="granted") as caught:
+        shell("cat /granted/file", mounts=mounts)
+    assert caught.value.step == "open-mounts"
+
+
+def test_a_link_planted_where_a_mount_goes_leads_nobody_to_the_host(shell, tmp_path):
+    outside, writable = tmp_path / "outside", tmp_path / "writable"
+    for directory in (outside, writable):
+        directory.mkdir(mode=0o777)
+        directory.chmod(0o777)
+    (writable / "link").symlink_to(outside)
+    mounts = (
+        Mount(source="/usr", target="/usr"),
+        Mount(source=str(writable), target="/tmp/w", writable=True),
+        Mount(source="/usr/share", target="/tmp/w/link/made/here"),
+    )
+    with pytest.raises(SandboxSetupFailed):
+        shell("true", mounts=mounts)
+    assert list(outside.iterdir()) == []
+
+
+def test_scratch_space_is_not_mounted_through_a_planted_link_either(shell, tmp_path):
+    outside, writable = tmp_path / "outside", tmp_path / "writable"
+    outside.mkdir()
+    writable.mkdir()
+    (writable / "link").symlink_to(outside)
+    mounts = (
+        Mount(source="/usr", target="/usr"),
+        Mount(source=str(writable), target="/w", writable=True),
+    )
+    with pytest.raises(SandboxSetupFailed):
+        shell("true", mounts=mounts, tmpfs=(Tmpfs(target="/w/link", size_bytes=65536),))
+
+
+def test_one_worker_cannot_use_up_what_the_kernel_counts_for_a_user(says):
+    program = """
+import ctypes
+libc = ctypes.CDLL(None)
+count = 0
+while count < 500 and libc.inotify_init1(0) >= 0: count += 1
+print(count)
+"""
+    assert int(says(program)) <= 16
