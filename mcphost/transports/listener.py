@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES: Final = 64 * 1024  # as h11's default, h11/_connection.py
 HEAD_SECONDS: Final = 30.0
+LINGER_SECONDS: Final = 5.0  # for the rest of a body that was refused
 WRITE_SECONDS: Final = 60.0  # a client that takes no byte of its answer for so long is cut off
 MAX_CONNECTIONS: Final = 4096
 KEEP_ALIVE_SECONDS: Final = 75
@@ -88,6 +89,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """A request is complete, its body included."""
         self._in_message = False
         super().on_message_complete()
+        if self.cycle.response_complete:
+            self._in_head = True
+            self._expect(KEEP_ALIVE_SECONDS)
 
     def on_response_complete(self) -> None:
         """A request was answered."""
@@ -95,8 +99,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if not self.cycle.response_complete:
             return  # the next of several pipelined requests is being answered
         if self._in_message and not self._in_head:
-            # Refused before its body was read. What is left of it may never come; nobody wants it.
-            self.transport.close()
+            # Refused before its body was read. The rest is read and dropped for a while: closing at once would reset
+            # the connection, and a client that is still sending would never see the answer (RFC 9112, section 9.6).
+            self._expect(LINGER_SECONDS)
         else:
             self._in_head = True
             self._expect(KEEP_ALIVE_SECONDS)

@@ -39,11 +39,24 @@ async def test_a_token_behind_the_body_is_no_token() -> None:
         assert b" 401 " in answer
 
 
-async def test_a_connection_whose_body_was_refused_is_closed() -> None:
+async def test_a_connection_whose_refused_body_does_not_end_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listener, "LINGER_SECONDS", 0.2)
     async with serving(make_policy({"fix": fixture_server()})) as served:
         answer = await exchange(served.http.base_url.port or 0, HEAD + "Content-Length: 1000\r\n\r\n{")
         assert b" 401 " in answer
         assert answer.endswith(b"<closed>")
+
+
+async def test_a_connection_whose_refused_body_does_end_goes_on() -> None:
+    async with serving(make_policy({"fix": fixture_server()})) as served:
+        head = HEAD + "Content-Length: 3\r\n\r\n"
+        async with await anyio.connect_tcp("127.0.0.1", served.http.base_url.port or 0) as stream:
+            for _ in range(3):
+                await stream.send(head.encode())
+                assert b" 401 " in await stream.receive()
+                await stream.send(b"{ }")
 
 
 async def test_pipelined_requests_are_answered_in_turn() -> None:
