@@ -1,9 +1,8 @@
 """The pipes to one worker, with their protocol state: calls go out as lines, answers wake who waits.
 
 This is one of the fenced modules that use the event loop itself rather than anyio: a call costs one future and
-no task, and the lines of one turn of the loop leave in one write. Measured per call on the way here: anyio's
-event and timeout 44 us, a memory stream and a task group 124 us, against 9 us for this. It goes when anyio
-offers callbacks.
+no task, and the lines of one turn of the loop leave in one write, where an event, a timeout and a task group
+would each be paid by every call. `benchmarks` shows what a call costs. The fence goes when anyio offers callbacks.
 """
 
 import asyncio

@@ -32,6 +32,8 @@ from sandbox import (
 # ordinary user ask for (pipe(7), /proc/sys/fs/pipe-max-size). Memory is taken only as far as it is filled.
 PIPE_BYTES: Final = 1024 * 1024
 
+SEEN_SECONDS: Final = 0.05  # until a fork server that just died is known to be dead
+
 RESTART_WAIT_SECONDS: Final = 0.5  # between a fork server's death and the next, so that no loop spins
 
 EndReason = Literal["exited", "signalled", "oom", "killed", "lost"]
@@ -203,6 +205,7 @@ class Launcher:
                 # Not the server's fault, so not for its restart budget. The caller bounds the wait.
                 if self._closing:
                     raise
+                await anyio.sleep(SEEN_SECONDS)
 
     async def _wait_spawner(self) -> Spawner:
         while self._spawner is None:
