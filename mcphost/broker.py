@@ -253,7 +253,9 @@ class Broker:
                 parts[server] = await self._all_items(tenant, server, inbound.method, method)
             except McpHostError as error:
                 # One failing server must not take the others' lists with it; the log says what is missing.
-                logger().warning("list_part_missing", tenant=tenant.name, server=server, why=str(error))
+                logger().warning(
+                    "list_part_missing", tenant=tenant.name, server=server, why=printable(str(error))
+                )
 
         await _together(gather, names)
         items = [item for name in names for item in parts.get(name, ())]

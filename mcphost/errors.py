@@ -6,7 +6,6 @@
     │   └── PolicyInvalid
     ├── StartRefused                 something asked for cannot be enforced or bound; exit status 1
     ├── ProtocolError
-    │   ├── LocalProtocolError       we broke MCP: a bug
     │   ├── DownstreamProtocolError  the client broke MCP
     │   └── UpstreamProtocolError    the server broke MCP
     ├── Refusal                      we said no before doing
@@ -152,12 +151,6 @@ class ProtocolError(McpHostError):
     """Somebody broke MCP."""
 
     reason = "protocol"
-
-
-class LocalProtocolError(ProtocolError):
-    """We did: a bug of ours."""
-
-    reason = "internal"
 
 
 class DownstreamProtocolError(ProtocolError):

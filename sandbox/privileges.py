@@ -33,11 +33,6 @@ def become(uid: int, gid: int) -> None:
     os.setresuid(uid, uid, uid)
 
 
-def keep_capabilities() -> None:
-    """Let the permitted set survive a change away from user 0; for a start without a user namespace."""
-    syscalls.prctl(syscalls.PR_SET_SECUREBITS, 0b0100)
-
-
 def lock_down() -> None:
     """No Linux capability can be gained any more: securebits locked, bounding and ambient sets emptied."""
     syscalls.prctl(syscalls.PR_SET_SECUREBITS, _SECUREBITS)

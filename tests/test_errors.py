@@ -16,7 +16,6 @@ CLASSES = [
 PUBLIC = [each for each in CLASSES if not each.__name__.startswith("_")]
 
 WIRE = [
-    (errors.LocalProtocolError("x"), 500, -32603, "internal", False),
     (errors.UpstreamProtocolError("x"), 200, -32603, "server-protocol", False),
     (errors.Unauthenticated(), 401, 401, "unauthenticated", False),
     (errors.Forbidden("x"), 403, 403, "forbidden", False),
