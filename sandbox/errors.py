@@ -2,6 +2,7 @@
 
 SandboxError
 ├── SpecInvalid          a specification that no kernel could apply; our caller's mistake
+│   └── FilterInvalid    a list of system calls that cannot be meant; says which value is wrong
 ├── SandboxUnsupported   a required layer cannot be enforced here; nothing was started
 ├── SandboxSetupFailed   a step of a start failed; nothing was left running
 ├── SpawnerBusy          the request could not be queued now
@@ -32,6 +33,20 @@ class SpecInvalid(SandboxError):
     """The specification contradicts itself or leaves the limits of the format."""
 
     code = "sandbox-spec-invalid"
+
+
+class FilterInvalid(SpecInvalid):
+    """A profile of system calls is wrong at `path`, keys and indices from its top; `suggestion` is the nearest name."""
+
+    code = "sandbox-filter-invalid"
+
+    def __init__(self, path: tuple[str | int, ...], problem: str, *, suggestion: str | None = None) -> None:
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+        did_you_mean = f"; did you mean {suggestion}?" if suggestion else ""
+        super().__init__(f"{place or 'the profile'}: {problem}{did_you_mean}")
+        self.path = path
+        self.problem = problem
+        self.suggestion = suggestion
 
 
 class SandboxUnsupported(SandboxError):
