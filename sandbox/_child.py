@@ -1,48 +1,57 @@
 """The confined side: a worker's init and the worker before its exec. The audited core; runs single-threaded.
 
-init is made by the spawner with `syscalls.clone` and never returns. It prepares itself, waits for its order on the
-gate (a socket to the spawner), confines itself step by step and forks the worker, which confines itself further and
-waits, poised, until the spawner has read back from the kernel what is in force. Then the worker becomes the program,
-and init does the one thing it is for: reaps, passes signals on, and ends when the worker ends or the spawner is gone.
-As pid 1 of its namespace it takes everything in there with it.
+init is made by the spawner with `syscalls.clone` and never returns. It prepares itself, forks the worker and waits for
+its order on the gate, a socket to the spawner. When that comes the worker gets it too, on a socket between the two;
+init puts the root together, says so, and both confine themselves to the end. The worker then waits, poised, until the
+spawner has read back from the kernel what is in force, and becomes the program. init does the one thing it is for:
+reaps, passes signals on, and ends when the worker ends or the spawner is gone. As pid 1 of its namespace it takes
+everything in there with it.
 """
 
 import errno
 import fcntl
+import gc
 import json
 import os
 import select
 import signal
 import socket
-from dataclasses import replace
 from typing import NoReturn
 
 from sandbox import _order, privileges, syscalls
-from sandbox._confine import StepFailed, Subject, run_steps
+from sandbox._confine import FIRST_FREE_FD, StepFailed, Subject, run_steps
 from sandbox.spec import SandboxSpec
 
 # Between the standard streams and `FIRST_FREE_FD`.
-_GATE_FD, _STATUS_FD = 3, 4
+_GATE_FD, _INIT_FD = 3, 4
 # Where descriptors wait so that placing those overwrites none of them.
 _PARKED_FD = 32
 
 # Seen by the spawner only, which has the reason from the gate.
 _SETUP_FAILED = 125
+_FAILED = b"x"
+# In front of the filter's program, which may be empty, in init's word that the root is ready.
+_READY = b"r"
+_MAX_READY_BYTES = 64 * 1024
 
 
-def main(
-    gate: socket.socket, entries: tuple[int, ...], layers: frozenset[str], prepare: tuple[str, ...]
-) -> NoReturn:
+def main(subject: Subject, prepare: tuple[str, ...]) -> NoReturn:
     """Be a worker's init, from right after clone to the end. Whatever fails is said on the gate."""
+    gate = subject.gate
     try:
-        _drop_inherited((gate.fileno(), *entries))
-        subject = Subject(gate, entries, layers)
+        gc.disable()
+        _drop_inherited((gate.fileno(), *subject.entries))
         run_steps(subject, prepare)
-        subject.order = _order.receive(gate)
-        if subject.order is None:
+        worker, channel = _fork(subject)
+        _wait_for_order(gate, channel)
+        received = _order.receive(gate)
+        if received is None:
             os._exit(0)
+        received.pass_on(channel)
+        subject.order = received.read()
         run_steps(subject, subject.order.confine)
-        _serve(subject)
+        channel.send(_READY + subject.program)
+        _serve(subject, worker, channel)
     except StepFailed as failure:
         say(gate, {"failed": [failure.step, failure.number, failure.detail]})
     except BaseException as error:  # noqa: BLE001 - the process boundary: nothing may return into the spawner's code
@@ -71,28 +80,44 @@ def _drop_inherited(keep: tuple[int, ...]) -> None:
         os.open("/dev/null", os.O_RDWR)
 
 
-def _serve(subject: Subject) -> NoReturn:
-    """Fork the worker and stay until it ends."""
+def _fork(subject: Subject) -> tuple[int, socket.socket]:
+    """Make the worker to be; its pid, and a socket to it that ends with it or with its exec."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    init = os.getpid()
+    worker = os.fork()
+    if worker == 0:
+        ours.close()
+        subject.parent = init
+        _be_worker(subject, theirs)
+    theirs.close()
+    return worker, ours
+
+
+def _wait_for_order(gate: socket.socket, channel: socket.socket) -> None:
+    """Until there is an order; a worker that dies before, killed by somebody, takes this spare with it."""
+    poll = select.poll()
+    poll.register(gate, select.POLLIN)
+    poll.register(channel, select.POLLIN)
+    if channel.fileno() in dict(poll.poll()):
+        os._exit(_SETUP_FAILED)
+
+
+def _serve(subject: Subject, worker: int, channel: socket.socket) -> NoReturn:
+    """Confine this process too, see the worker become the program, and stay until it ends."""
     order = subject.told
+    for fd in order.descriptors():
+        os.close(fd)
+    run_steps(subject, order.withdraw)
+    say(subject.gate, {"confined": True})
+    # Closed by a successful exec, or at the worker's end, in which case it has said why.
+    failed = os.read(channel.fileno(), 1)
+    channel.close()
+    if failed:
+        os._exit(_SETUP_FAILED)
     wakeups, wakeup_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wakeup_end, warn_on_full_buffer=False)
     for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    status, status_end = os.pipe2(os.O_CLOEXEC)
-    worker = os.fork()
-    if worker == 0:
-        os.close(status)
-        _be_worker(subject, status_end)
-    os.close(status_end)
-    for fd in order.descriptors():
-        os.close(fd)
-    if "seccomp" in order.layers:
-        run_steps(subject, ("restrict-seccomp",))
-    # Closed by a successful exec, or at the worker's end, in which case it has said why.
-    failed = os.read(status, 1)
-    os.close(status)
-    if failed:
-        os._exit(_SETUP_FAILED)
     say(subject.gate, {"running": True})
     _keep(subject.gate, worker, wakeups)
 
@@ -136,12 +161,19 @@ def _pass_on(worker: int, signum: int) -> None:
         return
 
 
-def _be_worker(subject: Subject, status_end: int) -> NoReturn:
-    """Finish the confinement and become the program."""
-    order = subject.told
+def _be_worker(subject: Subject, channel: socket.socket) -> NoReturn:
+    """Wait for the order, finish the confinement and become the program."""
     try:
         privileges.die_with_parent()
-        _place(subject, status_end)
+        channel = _place(subject, channel)
+        received = _order.receive(channel)
+        if received is None:
+            os._exit(0)
+        order = subject.order = received.read_as_worker()
+        ready = channel.recv(_MAX_READY_BYTES)
+        if not ready:
+            os._exit(0)
+        subject.program = ready[len(_READY) :]
         run_steps(subject, order.finish)
         say(subject.gate, {"poised": [subject.landlock_abi, subject.landlock_seen]})
         if not subject.gate.recv(4096):
@@ -152,21 +184,20 @@ def _be_worker(subject: Subject, status_end: int) -> NoReturn:
     except BaseException as error:  # noqa: BLE001 - the process boundary: nothing may return into init's code
         say(subject.gate, {"failed": ["worker", getattr(error, "errno", 0) or 0, type(error).__name__]})
     finally:
-        os.write(_STATUS_FD, b"x")
+        os.write(_INIT_FD, _FAILED)
         os._exit(_SETUP_FAILED)
 
 
-def _place(subject: Subject, status_end: int) -> None:
-    """Park the streams out of the way, then put the gate and the status pipe at their fixed numbers."""
-    subject.order = replace(subject.told, streams=tuple(_park(fd) for fd in subject.told.streams))
-    gate, status = _park(subject.gate.fileno()), _park(status_end)
-    os.dup2(gate, _GATE_FD, inheritable=False)
-    os.dup2(status, _STATUS_FD, inheritable=False)
+def _place(subject: Subject, channel: socket.socket) -> socket.socket:
+    """Put the gate and the channel to init at their fixed numbers; whatever else was there is init's."""
+    parked = [
+        fcntl.fcntl(each.detach(), fcntl.F_DUPFD_CLOEXEC, _PARKED_FD) for each in (subject.gate, channel)
+    ]
+    for fd, number in zip(parked, (_GATE_FD, _INIT_FD), strict=True):
+        os.dup2(fd, number, inheritable=False)
+    syscalls.close_range(FIRST_FREE_FD)
     subject.gate = socket.socket(fileno=_GATE_FD)
-
-
-def _park(fd: int) -> int:
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _PARKED_FD)
+    return socket.socket(fileno=_INIT_FD)
 
 
 def _execute(spec: SandboxSpec) -> NoReturn:

@@ -11,6 +11,9 @@ from sandbox import landlock, namespaces, privileges, rlimits, rootfs, seccomp, 
 from sandbox._order import Order
 from sandbox.spec import DATA_TARGET
 
+# What the fork server ignores, and every init with it; only the worker hears them again.
+_IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 # Above the standard streams, the gate and the status pipe.
 FIRST_FREE_FD = 5
 _MAX_DETAIL = 500
@@ -28,12 +31,19 @@ class StepFailed(Exception):
 
 @dataclass
 class Subject:
-    """The process being confined. `order` is None until it has arrived."""
+    """The process being confined. `order` is None until it has arrived.
+
+    `site` is the directory over which its root is put together, `proc` its detached /proc, -1 without one; `parent` is
+    init, for the worker.
+    """
 
     gate: socket.socket
     entries: tuple[int, ...]
     layers: frozenset[str]
+    site: str = ""
     order: Order | None = None
+    proc: int = -1
+    parent: int = 0
     landlock_seen: str | None = None
     landlock_abi: int = 0
     program: bytes = field(default=b"", repr=False)
@@ -72,20 +82,46 @@ def _die_with_spawner(subject: Subject) -> None:
         os._exit(0)
 
 
+def _await_map(subject: Subject) -> None:
+    """Until then this process is nobody, and may become nobody else."""
+    if not subject.gate.recv(_MAX_DETAIL):
+        os._exit(0)
+
+
+def _die_with_init(subject: Subject) -> None:
+    privileges.die_with_parent()
+    # Init may have ended before that was set.
+    if os.getppid() != subject.parent:
+        os._exit(0)
+
+
+def _mount_proc(subject: Subject) -> None:
+    subject.proc = rootfs.mount_proc(subject.site)
+
+
+def _forbid_user_namespaces(subject: Subject) -> None:
+    namespaces.forbid_user_namespaces(subject.proc)
+
+
 def _assemble_root(subject: Subject) -> None:
     order = subject.told
     owner = privileges.WORKER_ID if "userns" in order.layers else order.uid
-    proc = "pidns" in order.layers
-    rootfs.assemble(order.site, order.root, order.spec, order.sources, owner, proc=proc)
+    rootfs.assemble(subject.site, order.root, order.spec, order.sources, owner, proc=subject.proc)
     # In place now; open, they would count against the cap on descriptors that is set next.
-    for fd in (order.root, *(source.fd for source in order.sources)):
-        os.close(fd)
-    subject.order = replace(order, root=-1, sources=())
+    for fd in (order.root, *(source.fd for source in order.sources), subject.proc):
+        if fd >= 0:
+            os.close(fd)
+    subject.order, subject.proc = replace(order, root=-1, sources=()), -1
 
 
 def _restrict_landlock(subject: Subject) -> None:
     subject.landlock_abi = landlock.restrict(landlock_rules(subject.told))
     subject.landlock_seen = landlock.denial_seen(subject.landlock_abi)
+
+
+def _forbid_everything(_: Subject) -> None:
+    # Unlike the worker, init must reach a process outside its own domain: the worker, with signals.
+    landlock.restrict((), scoped=False)
 
 
 def landlock_rules(order: Order) -> list[landlock.Rule]:
@@ -114,11 +150,15 @@ def _standard_streams(subject: Subject) -> None:
 
 
 def _default_signals(_: Subject) -> None:
-    signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, *_IGNORED_SIGNALS}:
         if signal.getsignal(number) != signal.SIG_DFL:
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _hear_signals(_: Subject) -> None:
+    for number in _IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _load_filter(subject: Subject) -> None:
@@ -132,22 +172,28 @@ STEPS: dict[str, Callable[[Subject], None]] = {
     "die-with-spawner": _die_with_spawner,
     "adopt-orphans": lambda _: privileges.adopt_orphans(),
     "unshare": lambda subject: syscalls.unshare(namespaces.unshare_flags(subject.layers)),
+    "default-signals": _default_signals,
     "loopback-up": lambda _: namespaces.loopback_up(),
+    "await-map": _await_map,
     "become-worker-user": lambda _: privileges.become(privileges.WORKER_ID, privileges.WORKER_ID),
     "become-worker-user-late": lambda subject: privileges.become(subject.told.uid, subject.told.uid),
+    "private-mounts": lambda _: rootfs.make_private(),
+    "mount-proc": _mount_proc,
+    "forbid-user-namespaces": _forbid_user_namespaces,
+    "seal-proc": lambda subject: rootfs.seal_proc(subject.proc),
     "assemble-root": _assemble_root,
     "enter-root": lambda _: rootfs.enter(),
     "set-hostname": lambda subject: syscalls.sethostname(subject.told.spec.name),
-    "forbid-user-namespaces": lambda _: namespaces.forbid_user_namespaces(),
-    "seal-proc": lambda _: rootfs.seal_proc(),
     "set-rlimits": lambda subject: rlimits.apply(subject.told.spec.limits),
     "lock-capabilities": lambda _: privileges.lock_down(),
     "forbid-new-privileges": lambda _: privileges.forbid_new(),
     "restrict-landlock": _restrict_landlock,
+    "forbid-everything": _forbid_everything,
+    "die-with-init": _die_with_init,
     "drop-capabilities": lambda _: privileges.drop_capabilities(),
     "hide-memory": lambda _: privileges.hide_memory(),
     "own-session": lambda _: os.setsid(),
-    "default-signals": _default_signals,
+    "hear-signals": _hear_signals,
     "enter-directory": lambda subject: os.chdir(subject.told.spec.cwd),
     "standard-streams": _standard_streams,
     "show-memory": lambda _: privileges.show_memory(),

@@ -1,12 +1,12 @@
 """The packets between the fork server and a worker's init, over the gate, a socket only those two hold.
 
 JSON, init's side first: `{"failed": [step, errno, detail]}`, `{"poised": [Landlock ABI, what it refused]}` (sent by the
-worker, whose pid the kernel attaches), `{"running": true}`, `{"ended": [code, signal]}`; from the fork server the order,
-`{"go": true}`, `{"signal": n}`.
+worker, whose pid the kernel attaches), `{"confined": true}` (by init), `{"running": true}`, `{"ended": [code, signal]}`;
+from the fork server `{"mapped": true}` once the user exists, the order, `{"go": true}`, `{"signal": n}`.
 """
 
+import array
 import json
-import os
 import socket
 from dataclasses import dataclass
 from typing import cast
@@ -23,16 +23,15 @@ _STREAMS = 3
 class Order:
     """What init is told: the specification, the steps, and the descriptors that come along.
 
-    `uid` is the worker's user on this machine; `site` the directory over which its root is put together; `root` the
-    template's tree, -1 without one.
+    `uid` is the worker's user on this machine; `root` the template's tree, -1 without one.
     """
 
     spec: SandboxSpec
     layers: frozenset[str]
     confine: tuple[str, ...]
+    withdraw: tuple[str, ...]
     finish: tuple[str, ...]
     uid: int
-    site: str
     streams: tuple[int, ...]
     root: int
     sources: tuple[Source, ...]
@@ -49,37 +48,63 @@ def send(gate: socket.socket, order: Order) -> None:
         "spec": order.spec.to_wire(),
         "layers": sorted(order.layers),
         "confine": order.confine,
+        "withdraw": order.withdraw,
         "finish": order.finish,
         "uid": order.uid,
-        "site": order.site,
         "has_root": order.root >= 0,
         "targets": [[source.target, source.is_directory] for source in order.sources],
     }
     socket.send_fds(gate, [json.dumps(message).encode()], order.descriptors())
 
 
-def receive(gate: socket.socket) -> Order | None:
-    """Wait for the order; None when the fork server ends or has no use for this process."""
-    packet, descriptors, _, _ = socket.recv_fds(gate, MAX_PACKET_BYTES, _MAX_DESCRIPTORS)
-    if not packet:
-        return None
-    for fd in descriptors:
-        os.set_inheritable(fd, False)
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An order as it came: its packet and its descriptors, all of them close-on-exec."""
+
+    packet: bytes
+    descriptors: tuple[int, ...]
+
+    def pass_on(self, to: socket.socket) -> None:
+        """Let the worker have the order, and the standard streams."""
+        socket.send_fds(to, [self.packet], self.descriptors[:_STREAMS])
+
+    def read(self) -> Order:
+        """The order for init, with everything."""
+        return _read(self.packet, self.descriptors)
+
+    def read_as_worker(self) -> Order:
+        """The order for the worker, who has only the streams."""
+        return _read(self.packet, self.descriptors[:_STREAMS])
+
+
+def receive(channel: socket.socket) -> Received | None:
+    """Wait for the order; None when the other side ends or has no use for this process."""
+    # socket.recv_fds has no way to say that they are to be closed on exec.
+    descriptors = array.array("i")
+    space = socket.CMSG_LEN(_MAX_DESCRIPTORS * descriptors.itemsize)
+    packet, ancillary, _, _ = channel.recvmsg(MAX_PACKET_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+    for _, kind, data in ancillary:
+        if kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(data)
+    return Received(packet, tuple(descriptors)) if packet else None
+
+
+def _read(packet: bytes, descriptors: tuple[int, ...]) -> Order:
     value = json.loads(packet)
     targets = cast("list[tuple[str, bool]]", value["targets"])
-    rest = descriptors[_STREAMS:]
-    root = rest.pop(0) if value["has_root"] else -1
+    rest = list(descriptors[_STREAMS:])
+    root = rest.pop(0) if value["has_root"] and rest else -1
     return Order(
         spec=SandboxSpec.from_wire(value["spec"]),
         layers=frozenset(value["layers"]),
         confine=tuple(value["confine"]),
+        withdraw=tuple(value["withdraw"]),
         finish=tuple(value["finish"]),
         uid=value["uid"],
-        site=value["site"],
-        streams=tuple(descriptors[:_STREAMS]),
+        streams=descriptors[:_STREAMS],
         root=root,
         sources=tuple(
             Source(fd, target, is_directory=is_directory)
-            for fd, (target, is_directory) in zip(rest, targets, strict=True)
+            for fd, (target, is_directory) in zip(rest, targets, strict=False)
         ),
     )

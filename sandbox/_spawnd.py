@@ -2,9 +2,10 @@
 
 It never waits for a worker: a start is a state that packets move on, an end is one that a process descriptor announces.
 What comes over the control socket is bounded and checked; nonsense is dropped, a spawn that makes no sense is answered.
-One init is kept prepared ahead of need, since making namespaces and entering version 1 groups is most of a start.
+Some inits are kept prepared ahead of need, since making namespaces and entering version 1 groups is most of a start.
 """
 
+import gc
 import os
 import resource
 import select
@@ -23,7 +24,7 @@ from sandbox._worker import Worker
 from sandbox.cgroups import Driver
 from sandbox.errors import SandboxSetupFailed, SandboxUnsupported
 from sandbox.features import Features
-from sandbox.layers import CGROUP_LAYERS, NAMESPACE_LAYERS
+from sandbox.layers import CGROUP_LAYERS, LAYERS, NAMESPACE_LAYERS
 from sandbox.messages import (
     PROTOCOL_VERSION,
     Hello,
@@ -42,9 +43,13 @@ from sandbox.steps import decide
 # A start is tens of milliseconds; a mount of something that hangs is what this bounds.
 START_TIMEOUT_SECONDS = 20.0
 MAX_WORKERS = 4096
+# Each is two sleeping processes and under 4 MiB; a second start that follows at once finds one too.
+_SPARES = 2
 _STREAMS = 3
 _TIDY_MILLISECONDS = 10
 _LEFTOVERS_SECONDS = 5.0
+
+# A step shows whether it was taken; into which namespaces and groups one was made it does not show.
 _SHAPING_LAYERS = frozenset(NAMESPACE_LAYERS) | frozenset(CGROUP_LAYERS)
 
 
@@ -62,9 +67,9 @@ class Server:
         self._by_pidfd: dict[int, Worker] = {}
         self._leftovers: deque[Worker] = deque()
         self._last_number = 0
-        self._usual = frozenset(layer for layer in NAMESPACE_LAYERS if features.has(layer))
-        self._spare: Worker | None = None
-        self._spare_wanted = True
+        self._usual = frozenset(layer for layer in LAYERS if features.has(layer))
+        self._spares: deque[Worker] = deque()
+        self._refill = True
 
     def serve(self) -> None:
         """Until the runtime closes its side or dies; then every worker is ended and its groups are removed."""
@@ -72,7 +77,7 @@ class Server:
             self._poll.register(self._control, self._control.interest)
             self._turn()
         self._poll.unregister(self._control)
-        self._spare_wanted = False
+        self._refill = False
         for worker in list(self._by_number.values()):
             self._end(worker)
         while self._by_number:
@@ -97,15 +102,15 @@ class Server:
                 self._on_end(self._by_pidfd[fd])
 
     def _wait_milliseconds(self) -> float | None:
-        if self._spare_wanted:
-            return 0
-        if self._leftovers:
-            return _TIDY_MILLISECONDS
         deadlines = [
             worker.deadline
             for worker in self._by_number.values()
             if worker.phase == "starting" and worker.failure is None
         ]
+        if self._refill and not deadlines:
+            return 0
+        if self._leftovers:
+            return _TIDY_MILLISECONDS
         return max(0.0, min(deadlines) - time.monotonic()) * 1000 + 1 if deadlines else None
 
     def _expire(self) -> None:
@@ -116,14 +121,14 @@ class Server:
 
     def _idle(self) -> None:
         self._remove_groups()
-        if self._spare_wanted:
-            # Wanted once per start, so that one that cannot be made is not tried for in a circle.
-            self._spare_wanted = False
-            if self._spare is None:
-                try:
-                    self._spare = self._make(self._usual, frozenset())
-                except SandboxSetupFailed:
-                    self._spare = None
+        # Not beside a start: making a spare holds locks of the kernel's that the start would wait for.
+        if self._refill and not any(worker.phase == "starting" for worker in self._by_number.values()):
+            try:
+                self._spares.append(self._make(self._usual, frozenset()))
+                self._refill = len(self._spares) < _SPARES
+            except SandboxSetupFailed:
+                # Tried again with the next start only, so that what cannot be made is not tried for in a circle.
+                self._refill = False
 
     # What the runtime asks for
 
@@ -166,15 +171,16 @@ class Server:
             self._fail(worker, error)
 
     def _assign(self, request: Spawn, descriptors: list[int]) -> Worker:
-        """An init for the request: the spare one when it has what is needed."""
+        """An init for the request: a spare one when it is prepared in just this way."""
         if len(descriptors) != _STREAMS:
             raise SandboxSetupFailed("read-request", 22, f"{len(descriptors)} descriptors, not {_STREAMS}")
         plan = decide(request.spec, self._features)
-        if self._spare is not None and not request.spec.disable & _SHAPING_LAYERS:
-            worker, self._spare = self._spare, None
+        usual = not request.spec.disable & _SHAPING_LAYERS
+        if self._spares and usual and self._spares[0].prepared == plan.prepare:
+            worker = self._spares.popleft()
         else:
-            worker = self._make(plan.layers & self._usual, request.spec.disable)
-        self._spare_wanted = True
+            worker = self._make(plan.layers, request.spec.disable)
+        self._refill = True
         worker.request, worker.spec, worker.plan = request.request, request.spec, plan
         worker.phase, worker.deadline = "starting", time.monotonic() + START_TIMEOUT_SECONDS
         return worker
@@ -206,12 +212,14 @@ class Server:
             case {"failed": [str(step), int(number), str(detail)]}:
                 self._fail(worker, SandboxSetupFailed(step, number, detail))
             case {"poised": [int(abi), denial]} if worker.phase == "starting":
-                self._judge(
-                    worker, sender, _readback.Evidence(abi, denial if isinstance(denial, str) else None)
-                )
+                seen = denial if isinstance(denial, str) else None
+                worker.poised = sender, _readback.Evidence(abi, seen)
+                self._judge(worker)
+            case {"confined": True} if worker.phase == "starting":
+                worker.confined = True
+                self._judge(worker)
             case {"running": True} if worker.phase == "starting" and worker.failure is None:
-                worker.phase = "running"
-                self._control.say(Spawned(worker.request, worker.number, worker.pid, worker.statuses))
+                self._run(worker)
             case {"ended": [int(code), None]}:
                 worker.ended = (code, None)
             case {"ended": [None, int(signum)]}:
@@ -224,8 +232,18 @@ class Server:
         if self._by_gate.pop(worker.gate.fileno(), None):
             self._poll.unregister(worker.gate)
 
-    def _judge(self, worker: Worker, pid: int, evidence: _readback.Evidence) -> None:
-        """Let the worker run if what the kernel says is what was planned."""
+    def _run(self, worker: Worker) -> None:
+        if not worker.statuses:
+            self._fail(worker, SandboxSetupFailed("start", 0, "the worker ended before the program ran"))
+            return
+        worker.phase = "running"
+        self._control.say(Spawned(worker.request, worker.number, worker.pid, worker.statuses))
+
+    def _judge(self, worker: Worker) -> None:
+        """Once both its sides are there: let the worker run if what the kernel says is what was planned."""
+        if worker.poised is None or not worker.confined or worker.failure is not None:
+            return
+        pid, evidence = worker.poised
         spec, plan = worker.job()
         try:
             found = _readback.statuses(pid, spec, plan, worker.group, evidence)
@@ -255,8 +273,8 @@ class Server:
         self._forget_gate(worker)
         self._poll.unregister(worker.pidfd)
         del self._by_pidfd[worker.pidfd], self._by_number[worker.number]
-        if self._spare is worker:
-            self._spare = None
+        if worker in self._spares:
+            self._spares.remove(worker)
         _worker.bury(worker, self._ground)
         worker.group.kill()
         if worker.phase == "running":
@@ -291,6 +309,9 @@ def main(descriptor: int, label: str) -> NoReturn:
     # Compiled once here, so that every worker finds it done.
     if features.has("seccomp"):
         seccomp.compile_named("default", syscalls.MACHINE)
+    # What stands now stays: no collection here or in an init writes to its pages, which all of them share.
+    gc.collect()
+    gc.freeze()
     if len(os.listdir("/proc/self/task")) != 1:
         raise RuntimeError("the fork server must have one thread")
     control.send(encode_hello(Hello(PROTOCOL_VERSION, features.layers)))

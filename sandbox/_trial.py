@@ -18,7 +18,7 @@ from sandbox.cgroups import Driver, Group
 from sandbox.features import Features
 from sandbox.layers import CGROUP_LAYERS, LAYERS, NAMESPACE_LAYERS, LayerStatus
 from sandbox.spec import Limits, SandboxSpec
-from sandbox.steps import confine_steps
+from sandbox.steps import confine_steps, finish_steps, prepare_steps
 
 _SPEC = SandboxSpec(name="trial", argv=("/",))
 _LIMITS = Limits(memory_bytes=64 * 1024 * 1024, pids=16, cpu_millis=1000)
@@ -30,6 +30,8 @@ _LAYER_OF_STEP = {
     "loopback-up": "netns",
     "load-filter": "seccomp",
     "become-worker-user": "userns",
+    "private-mounts": "rootfs",
+    "mount-proc": "rootfs",
     "assemble-root": "rootfs",
     "enter-root": "rootfs",
     "set-hostname": "utsns",
@@ -168,14 +170,10 @@ def _explore(
         usable -= {"rootfs"}
         failures.setdefault("rootfs", "needs mountns")
     site = ground.templates.site if ground.templates else ""
-    order = Order(_SPEC, usable, (), (), uid, site, (), root, ())
+    order = Order(_SPEC, usable, (), (), (), uid, (), root, ())
     stand_in, _ = socket.socketpair()
-    subject = _confine.Subject(stand_in, (), usable, order)
-    for step in (
-        *(("loopback-up",) if "netns" in usable else ()),
-        *confine_steps(usable),
-        "restrict-seccomp",
-    ):
+    subject = _confine.Subject(stand_in, (), usable, site, order)
+    for step in (*prepare_steps(usable), *confine_steps(usable), *finish_steps(usable)):
         layer = _LAYER_OF_STEP.get(step, "")
         if not layer or layer in failures:
             continue

@@ -10,7 +10,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
-from sandbox import _child, _order, namespaces, privileges, rootfs, syscalls
+from sandbox import _child, _order, _readback, namespaces, privileges, rootfs, syscalls
+from sandbox._confine import Subject
 from sandbox._ground import Ground
 from sandbox.cgroups import Driver, Group
 from sandbox.errors import SandboxSetupFailed, SandboxUnsupported
@@ -36,6 +37,7 @@ class Worker:
     group: Group
     uid: int
     namespaces: frozenset[str]
+    prepared: tuple[str, ...]
     phase: Literal["spare", "starting", "running"] = "spare"
     request: int = -1
     spec: SandboxSpec | None = None
@@ -43,6 +45,8 @@ class Worker:
     deadline: float = 0.0
     killed: bool = False
     failure: SandboxSetupFailed | SandboxUnsupported | None = None
+    confined: bool = False
+    poised: tuple[int, _readback.Evidence] | None = None
     statuses: tuple[LayerStatus, ...] = ()
     ended: tuple[int | None, int | None] | None = None
     cpu_seconds: float = 0.0
@@ -57,7 +61,8 @@ class Worker:
 def make(
     number: int, ground: Ground, driver: Driver, layers: frozenset[str], without: frozenset[str] = frozenset()
 ) -> Worker:
-    """Clone an init in namespaces `layers`; it prepares itself and then waits for its order. Raises `OSError`."""
+    """Clone an init that prepares itself for `layers` and then waits for its order. Raises `OSError`."""
+    prepare = prepare_steps(layers)
     with ExitStack() as undo:
         group = driver.create(f"worker-{number}", without=without)
         undo.callback(group.remove)
@@ -70,17 +75,19 @@ def make(
             try:
                 cloned = syscalls.clone(namespaces.clone_flags(layers), born_in)
                 if cloned is None:
-                    _child.main(theirs, entries, layers, prepare_steps(layers))
+                    site = ground.templates.site if ground.templates else ""
+                    _child.main(Subject(theirs, entries, layers, site), prepare)
             finally:
                 for fd in (*entries, *(() if born_in is None else (born_in,))):
                     os.close(fd)
         undo.pop_all()
-    worker = Worker(number, cloned.pid, cloned.pidfd, ours, group, uid, layers)
+    worker = Worker(number, cloned.pid, cloned.pidfd, ours, group, uid, layers, prepare)
     try:
         ours.setblocking(False)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         if "userns" in layers:
             namespaces.write_maps(worker.pid, privileges.WORKER_ID, uid, privileged=ground.privileged)
+            tell(worker, {"mapped": True})
     except OSError:
         abandon(worker, ground)
         raise
@@ -110,9 +117,9 @@ def order(worker: Worker, ground: Ground, streams: list[int]) -> None:
             spec=spec,
             layers=plan.layers,
             confine=plan.confine,
+            withdraw=plan.withdraw,
             finish=plan.finish,
             uid=worker.uid,
-            site=ground.templates.site if ground.templates else "",
             streams=tuple(streams),
             root=root,
             sources=tuple(sources),

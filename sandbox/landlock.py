@@ -49,14 +49,17 @@ class Rule:
     access: Access
 
 
-def restrict(rules: Iterable[Rule]) -> int:
-    """Apply `rules` to this process and all it will start, and give the ABI version used. Needs no-new-privs."""
+def restrict(rules: Iterable[Rule], *, scoped: bool = True) -> int:
+    """Apply `rules` to this process and all it will start, and give the ABI version used. Needs no-new-privs.
+
+    `scoped` keeps signals and abstract sockets among the processes confined by this very call.
+    """
     abi = syscalls.landlock_abi()
     handled = _ALL_OF_ABI.get(abi, _ALL_FROM_ABI_5)
     attributes = struct.pack("=Q", handled)
     if abi >= _NET_SINCE:
         attributes += struct.pack("=Q", _BIND_TCP_AND_CONNECT_TCP)
-    if abi >= _SCOPE_SINCE:
+    if abi >= _SCOPE_SINCE and scoped:
         attributes += struct.pack("=Q", _SCOPE_ABSTRACT_UNIX_AND_SIGNAL)
     ruleset = syscalls.landlock_create_ruleset(attributes)
     try:

@@ -4,6 +4,7 @@ import fcntl
 import os
 import socket
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 from sandbox import syscalls
@@ -62,17 +63,24 @@ def write_maps(pid: int, inside: int, outside: int, *, privileged: bool) -> None
     Path(f"/proc/{pid}/gid_map").write_bytes(f"{inside} {gid} 1\n".encode())
 
 
-def forbid_user_namespaces() -> None:
+def forbid_user_namespaces(proc: int) -> None:
     """No user namespace can be made inside this one, and only a share of what the kernel counts per user be used up.
 
     The kernel charges inotify to the user who made the namespace as well (namespaces(7), /proc/sys/user): without a
-    cap one worker could leave none to the others, or to the host's own programs.
+    cap one worker could leave none to the others, or to the host's own programs. `proc` is an open /proc.
     """
-    Path("/proc/sys/user/max_user_namespaces").write_bytes(b"0")
+    _set(proc, "max_user_namespaces", b"0")
     for name, most in (("max_inotify_instances", b"16"), ("max_inotify_watches", b"8192")):
-        place = Path("/proc/sys/user", name)
-        if place.exists():  # absent in kernels without inotify
-            place.write_bytes(most)
+        with suppress(FileNotFoundError):  # absent in kernels without inotify
+            _set(proc, name, most)
+
+
+def _set(proc: int, name: str, value: bytes) -> None:
+    setting = os.open(f"sys/user/{name}", os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
+    try:
+        os.write(setting, value)
+    finally:
+        os.close(setting)
 
 
 def loopback_up() -> None:

@@ -235,11 +235,18 @@ def _make_devices(root: Path) -> None:
             os.close(fd)
 
 
-def assemble(
-    site: str, root: int, spec: SandboxSpec, sources: Iterable[Source], owner: int, *, proc: bool
-) -> None:
-    """In the worker's own mount namespace: put everything together at `site` and stand in it, not yet the root."""
+def make_private() -> None:
+    """In the worker's own mount namespace: nothing that is mounted from now on shows anywhere else."""
     syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+
+
+def assemble(
+    site: str, root: int, spec: SandboxSpec, sources: Iterable[Source], owner: int, *, proc: int
+) -> None:
+    """In the worker's own mount namespace: put everything together at `site` and stand in it, not yet the root.
+
+    `proc` is the tree of `mount_proc`, -1 for none.
+    """
     _move(root, site)
     os.fchdir(root)
     # Outer places first, so that an inner one lands in what covers the outer.
@@ -258,8 +265,8 @@ def assemble(
             os.fchdir(root)
         else:
             _move(trees[target].fd, relative)
-    if proc:
-        _mount_proc()
+    if proc >= 0:
+        _move(proc, "proc")
 
 
 def enter() -> None:
@@ -270,13 +277,9 @@ def enter() -> None:
     os.chdir("/")
 
 
-def seal_proc() -> None:
-    """Make /proc read-only, once nothing has to be written there any more."""
-    place = os.open("/proc", os.O_PATH | os.O_CLOEXEC)
-    try:
-        syscalls.mount_setattr(place, _READ_ONLY | syscalls.MOUNT_ATTR_NOEXEC)
-    finally:
-        os.close(place)
+def seal_proc(proc: int) -> None:
+    """Make a /proc read-only, once nothing has to be written there any more."""
+    syscalls.mount_setattr(proc, _READ_ONLY | syscalls.MOUNT_ATTR_NOEXEC)
 
 
 def _move(tree: int, path: str) -> None:
@@ -297,13 +300,17 @@ def _mount_scratch(path: str, options: str) -> None:
     syscalls.mount("tmpfs", ".", "tmpfs", _SCRATCH_FLAGS, options)
 
 
-def _mount_proc() -> None:
+def mount_proc(site: str) -> int:
+    """The /proc of this pid namespace without what tells about the machine: a detached tree, the caller's to close."""
     # A process sees those it could trace: its own, and not init, whose memory and command line are the spawner's.
-    syscalls.mount("proc", "proc", "proc", _SCRATCH_FLAGS, "hidepid=2")
+    syscalls.mount("proc", site, "proc", _SCRATCH_FLAGS, "hidepid=2")
     for name in _HIDDEN_FILES:
-        if Path("proc", name).exists():
-            syscalls.mount("dev/null", f"proc/{name}", "", syscalls.MS_BIND)
+        if Path(site, name).exists():
+            syscalls.mount("/dev/null", f"{site}/{name}", "", syscalls.MS_BIND)
     for name in _HIDDEN_DIRECTORIES:
-        if Path("proc", name).is_dir():
+        if Path(site, name).is_dir():
             flags = syscalls.MS_RDONLY | _SCRATCH_FLAGS
-            syscalls.mount("tmpfs", f"proc/{name}", "tmpfs", flags, "size=4k,nr_inodes=1,mode=0555")
+            syscalls.mount("tmpfs", f"{site}/{name}", "tmpfs", flags, "size=4k,nr_inodes=1,mode=0555")
+    tree = syscalls.open_tree(-100, site)
+    syscalls.umount(site, syscalls.MNT_DETACH)
+    return tree

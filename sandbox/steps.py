@@ -5,11 +5,15 @@ The order matters, and each place has its reason:
 - the control group first, so that nothing of a worker is ever outside its caps; the cgroup namespace after it, so that
   its root is that group;
 - the user as soon as there is one (a mapped user namespace), as late as possible without (the steps need privilege);
+- whatever does not depend on the specification before it is known, since that is off the time of a start: /proc, the
+  end of user namespaces (which the writing to /proc needs), the bounding set, no-new-privs, and the fork of the worker;
 - the file system while mounts may still be changed; Landlock after it, since it names places in it and forbids
   changing mounts;
-- user namespaces forbidden before privilege is dropped, which the writing needs;
-- Linux capabilities after everything that needs them; seccomp last, in the worker alone and once more in its init,
-  since it denies most of the calls above.
+- Linux capabilities after everything that needs them; seccomp last, since it denies most of the calls above.
+
+The worker is forked while it is still nobody's. Everything before the fork holds for both; the root that init puts
+together becomes the worker's too (pivot_root(2) moves every process of the mount namespace); what belongs to a process
+alone, from its resource limits on, each of the two does for itself, at the same time.
 """
 
 from dataclasses import dataclass
@@ -27,14 +31,16 @@ _DEPENDS = {"rootfs": "mountns", "landlock": "no-new-privs", "seccomp": "no-new-
 class Plan:
     """What will be applied, and in which order.
 
-    `prepare` comes before init knows its specification, `confine` after, `finish` in the worker. `absent` says why each
-    other layer is left out.
+    `prepare` comes before the specification is known and before the fork of the worker, `confine` after it in init,
+    which then takes the steps of `withdraw` while the worker takes those of `finish`. `absent` says why each other
+    layer is left out.
     """
 
     layers: frozenset[str]
     absent: tuple[LayerStatus, ...]
     prepare: tuple[str, ...]
     confine: tuple[str, ...]
+    withdraw: tuple[str, ...]
     finish: tuple[str, ...]
 
 
@@ -49,12 +55,18 @@ def decide(spec: SandboxSpec, features: Features) -> Plan:
         raise SandboxUnsupported(missing)
     layers = frozenset(LAYERS) - absent.keys()
     return Plan(
-        layers, tuple(absent.values()), prepare_steps(layers), confine_steps(layers), finish_steps(layers)
+        layers,
+        tuple(absent.values()),
+        prepare_steps(layers),
+        confine_steps(layers),
+        withdraw_steps(layers),
+        finish_steps(layers),
     )
 
 
 def prepare_steps(layers: frozenset[str]) -> tuple[str, ...]:
-    """What a future init does before it knows for whom."""
+    """What a future init does before it knows for whom, ending with the fork of the worker."""
+    has_user, has_proc = "userns" in layers, {"rootfs", "pidns"} <= layers
     return _chosen(
         ("enter-cgroup", True),
         ("die-first", True),
@@ -62,37 +74,53 @@ def prepare_steps(layers: frozenset[str]) -> tuple[str, ...]:
         ("die-with-spawner", True),
         ("adopt-orphans", "pidns" not in layers),
         ("unshare", True),
+        ("default-signals", True),
         ("loopback-up", "netns" in layers),
+        ("await-map", has_user),
+        ("become-worker-user", has_user),
+        ("private-mounts", "mountns" in layers),
+        ("mount-proc", has_proc),
+        ("forbid-user-namespaces", has_user and has_proc),
+        ("seal-proc", has_proc),
+        ("lock-capabilities", "capabilities" in layers),
+        ("forbid-new-privileges", "no-new-privs" in layers),
+        ("die-with-spawner", True),
     )
 
 
 def confine_steps(layers: frozenset[str]) -> tuple[str, ...]:
-    """What init does once it knows, ending with the fork of the worker."""
-    has_user = "userns" in layers
+    """What init does for both once it knows: the worker goes on when this is done."""
     return _chosen(
         ("load-filter", "seccomp" in layers),
-        ("become-worker-user", has_user),
         ("assemble-root", "rootfs" in layers),
         ("enter-root", "rootfs" in layers),
         ("set-hostname", "utsns" in layers),
-        ("forbid-user-namespaces", has_user and "rootfs" in layers and "pidns" in layers),
-        ("seal-proc", "rootfs" in layers and "pidns" in layers),
+    )
+
+
+def withdraw_steps(layers: frozenset[str]) -> tuple[str, ...]:
+    """How init confines itself to what is left for it to do: wait, pass on signals, tell."""
+    return _chosen(
         ("set-rlimits", "rlimits" in layers),
-        ("lock-capabilities", "capabilities" in layers),
-        ("forbid-new-privileges", "no-new-privs" in layers),
-        ("restrict-landlock", "landlock" in layers),
-        ("become-worker-user-late", not has_user),
+        ("forbid-everything", "landlock" in layers),
+        ("become-worker-user-late", "userns" not in layers),
         ("drop-capabilities", "capabilities" in layers),
         ("die-with-spawner", True),
         ("hide-memory", True),
+        ("restrict-seccomp", "seccomp" in layers),
     )
 
 
 def finish_steps(layers: frozenset[str]) -> tuple[str, ...]:
-    """What the worker does between its fork and its exec."""
+    """What the worker does between the root being ready and its exec."""
     return _chosen(
         ("own-session", True),
-        ("default-signals", True),
+        ("set-rlimits", "rlimits" in layers),
+        ("restrict-landlock", "landlock" in layers),
+        ("become-worker-user-late", "userns" not in layers),
+        ("drop-capabilities", "capabilities" in layers),
+        ("die-with-init", True),
+        ("hear-signals", True),
         ("enter-directory", True),
         ("standard-streams", True),
         ("show-memory", True),

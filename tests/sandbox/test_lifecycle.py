@@ -56,6 +56,10 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
+def children_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
 def leftovers(spawner: Spawner) -> list[str]:
     return [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/sandbox.*.{spawner.pid}.*")]
 
@@ -192,6 +196,18 @@ def test_no_descriptor_of_ours_reaches_the_program(says, tmp_path):
         os.set_inheritable(held.fileno(), True)
         # The fourth is the directory being listed.
         assert says("import os; print(sorted(map(int, os.listdir('/proc/self/fd'))))") == "[0, 1, 2, 3]"
+
+
+def test_a_spare_that_somebody_kills_is_never_used(spawner, shell):
+    shell("true")
+    assert wait_until(lambda: len(descendants(spawner.pid)) == 4)
+    spares = descendants(spawner.pid)
+    # The future workers only: each init must notice by itself.
+    for pid in spares - {int(word) for word in children_of(spawner.pid)}:
+        os.kill(pid, signal.SIGKILL)
+    assert wait_until(lambda: not any(alive(pid) for pid in spares))
+    for _ in range(3):
+        assert shell("true").ended.code == 0
 
 
 def test_a_hundred_starts_leave_nothing_behind(spawner, shell):

@@ -35,25 +35,39 @@ def test_with_everything_there_the_order_is_this():
         "new-session",
         "die-with-spawner",
         "unshare",
+        "default-signals",
         "loopback-up",
-    )
-    assert plan.confine == (
-        "load-filter",
+        "await-map",
         "become-worker-user",
-        "assemble-root",
-        "enter-root",
-        "set-hostname",
+        "private-mounts",
+        "mount-proc",
         "forbid-user-namespaces",
         "seal-proc",
-        "set-rlimits",
         "lock-capabilities",
         "forbid-new-privileges",
-        "restrict-landlock",
+        "die-with-spawner",
+    )
+    assert plan.confine == ("load-filter", "assemble-root", "enter-root", "set-hostname")
+    assert plan.withdraw == (
+        "set-rlimits",
+        "forbid-everything",
         "drop-capabilities",
         "die-with-spawner",
         "hide-memory",
+        "restrict-seccomp",
     )
-    assert plan.finish[-1] == "restrict-seccomp"
+    assert plan.finish == (
+        "own-session",
+        "set-rlimits",
+        "restrict-landlock",
+        "drop-capabilities",
+        "die-with-init",
+        "hear-signals",
+        "enter-directory",
+        "standard-streams",
+        "show-memory",
+        "restrict-seccomp",
+    )
     assert plan.absent == ()
 
 
@@ -64,12 +78,13 @@ SETS = st.frozensets(st.sampled_from(LAYERS))
 def test_whatever_is_missing_the_plan_is_consistent(missing, disabled):
     plan = decide(spec(disable=disabled), features_without(*missing))
     steps = [*plan.prepare, *plan.confine, *plan.finish]
-    assert set(steps) <= STEPS.keys()
+    assert {*steps, *plan.withdraw} <= STEPS.keys()
     assert plan.layers.isdisjoint(missing | disabled)
     assert {status.layer for status in plan.absent} == set(LAYERS) - plan.layers
     assert all(status.reason for status in plan.absent)
     # One way or the other the worker stops being us.
     assert ("become-worker-user" in steps) != ("become-worker-user-late" in steps)
+    assert ("become-worker-user" in steps) != ("become-worker-user-late" in plan.withdraw)
     assert not ("restrict-seccomp" in steps and "forbid-new-privileges" not in steps)
 
 
