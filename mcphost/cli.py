@@ -61,6 +61,30 @@ def check(policy: str) -> None:
     click.echo(f"\n{policy}: ok")
 
 
+@main.command()
+@click.argument("policy", type=click.Path(dir_okay=False), required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, whose form docs/operations.md describes.")
+def doctor(policy: str | None, *, as_json: bool) -> None:
+    """Say which sandbox layers hold on this machine, why others do not, and what to do about it.
+
+    With POLICY also what its servers ask for. Exit status 1 where what is required cannot be enforced.
+    """
+    import json  # noqa: PLC0415
+    import shutil  # noqa: PLC0415
+
+    from mcphost.doctor import examine  # noqa: PLC0415
+
+    try:
+        report = examine(policy)
+    except PolicyError as error:
+        _fail(str(error), EX_CONFIG)
+    except (McpHostError, SandboxError) as error:
+        _fail(str(error), 1)
+    columns = shutil.get_terminal_size().columns
+    click.echo(json.dumps(report.to_wire(), indent=1) if as_json else report.text(columns))
+    sys.exit(0 if report.ok else 1)
+
+
 @main.group()
 def token() -> None:
     """Make tokens."""

@@ -44,7 +44,7 @@ from mcphost.workers.pool import Pool
 from mcphost.workers.process import Launcher
 from mcphost.workers.settings import SHARED, ServerSettings
 from mcphost.workers.supervisor import Surroundings
-from sandbox import Features, SandboxError, SandboxSpec, unmet
+from sandbox import Diagnosis, Features, SandboxError, SandboxSpec, diagnose, unmet
 
 INFO: Final = jsonrpc.raw({"name": "mcphost", "version": mcphost.__version__})
 
@@ -134,6 +134,9 @@ class Runtime(anyio.AsyncContextManagerMixin):
         self._state = "new"
         self.metrics = Metrics(mcphost.__version__)
         self.shown_tokens: tuple[ShownToken, ...] = ()
+        self._looking = anyio.Lock()
+        self._diagnosis: Diagnosis | None = None
+        self._features = Features(())
         self._front: HttpFront
         self._broker: Broker
         self.pool: Pool
@@ -179,7 +182,19 @@ class Runtime(anyio.AsyncContextManagerMixin):
         """The ASGI application of the admin pages."""
         settings = self._policy.runtime
         hosts = [*settings.allowed_hosts, *([settings.admin.host] if settings.admin else [])]
-        return admin_app(self.pool, self.metrics, lambda: self.is_ready, Guard(hosts=hosts, origins=()))
+        guard = Guard(hosts=hosts, origins=())
+        return admin_app(self.pool, self.metrics, lambda: self.is_ready, guard, self.layers)
+
+    async def layers(self) -> dict[str, object]:
+        """What of the sandbox this machine has: `sandbox.diagnose` over what the fork server found at its start.
+
+        Looked at once, since it starts a process and is shown to whoever asks.
+        """
+        self._check_running()
+        async with self._looking:
+            if self._diagnosis is None:
+                self._diagnosis = await anyio.to_thread.run_sync(diagnose, self._features)
+        return self._diagnosis.to_wire()
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncIterator[Self]:
@@ -200,6 +215,7 @@ class Runtime(anyio.AsyncContextManagerMixin):
         credentials.extend(self._make_tokens())
         async with Launcher.open("mcphost") as launcher:
             refuse_unenforceable(self._policy, launcher.features)
+            self._features = launcher.features
             around = Surroundings(
                 launcher, self.metrics, INFO, anyio.Semaphore(self._policy.runtime.start_concurrency)
             )

@@ -1,10 +1,12 @@
 """Confinement of untrusted processes with what the Linux kernel offers, and nothing but the standard library.
 
-`probe()` says what this machine and user can apply; `Spawner` starts confined workers and reports what is in force for
+`probe()` says what this machine and user can apply, `diagnose()` also why not more and what to do about it; `Spawner` starts confined workers and reports what is in force for
 each, as read back from the kernel; `run()` is the small blocking way for one program. Nothing here imports an event
 loop: watch `Spawner.fileno()` and call `receive()`.
 """
 
+from sandbox.diagnosis import Ability, Diagnosis, Finding
+from sandbox.doctor import diagnose, shown
 from sandbox.errors import (
     SandboxError,
     SandboxSetupFailed,
@@ -22,8 +24,11 @@ from sandbox.spec import Limits, Mount, SandboxSpec, Tmpfs
 
 __all__ = [
     "LAYERS",
+    "Ability",
+    "Diagnosis",
     "Exited",
     "Features",
+    "Finding",
     "Finished",
     "LayerStatus",
     "Limits",
@@ -39,7 +44,9 @@ __all__ = [
     "SpawnerGone",
     "SpecInvalid",
     "Tmpfs",
+    "diagnose",
     "probe",
     "run",
+    "shown",
     "unmet",
 ]

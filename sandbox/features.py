@@ -1,18 +1,12 @@
 """What this kernel and this user can apply, found by applying it."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import cast
 
+from sandbox import _apart
 from sandbox.errors import SpawnerGone
 from sandbox.layers import LayerStatus, lacking
-
-PROBE_TIMEOUT_SECONDS = 20.0
-
-_BOOT = "import sys; sys.path.append(sys.argv[1]); from sandbox._trial import main; main()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +41,8 @@ def probe() -> Features:
     Raises:
         SpawnerGone: the trial process could not run at all.
     """
-    command = [
-        sys.executable,
-        "-I",
-        "-S",
-        "-X",
-        "utf8",
-        "-c",
-        _BOOT,
-        str(Path(__file__).resolve().parent.parent),
-    ]
     try:
-        done = subprocess.run(  # noqa: S603 - our own interpreter and module
-            command,
-            env={},
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=True,
-            timeout=PROBE_TIMEOUT_SECONDS,
-        )
-        layers = tuple(LayerStatus(**item) for item in json.loads(done.stdout))
-    except (OSError, ValueError, TypeError, subprocess.SubprocessError) as error:
+        found = cast("list[dict[str, str]]", _apart.ask("_trial"))
+        return Features(tuple(LayerStatus(**item) for item in found))  # type: ignore[arg-type]  # `_trial` wrote them
+    except TypeError as error:
         raise SpawnerGone(f"the trial process did not answer: {type(error).__name__}") from None
-    return Features(layers)

@@ -77,6 +77,7 @@ PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 _SECCOMP_SET_MODE_FILTER = 1
+_SECCOMP_GET_ACTION_AVAIL = 2
 
 # `PyDLL` keeps the interpreter lock: a fork in the middle of handing it over would leave the child without it.
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -234,3 +235,15 @@ def landlock_add_rule(ruleset: int, kind: int, attributes: bytes) -> None:
 def landlock_restrict_self(ruleset: int) -> None:
     """Apply the ruleset to this process and all it will start."""
     _call("landlock_restrict_self", ruleset, 0)
+
+
+def answer(number: int, *arguments: int | bytes) -> int:
+    """The errno with which call `number` is turned down, 0 where it is not: for asking whether a filter stands there."""
+    prepared = [ctypes.c_long(item) if isinstance(item, int) else item for item in arguments]
+    result = int(_syscall(ctypes.c_long(number), *prepared))
+    return ctypes.get_errno() if result < 0 else 0
+
+
+def seccomp_action_available(action: int) -> None:
+    """Raises `OSError` where this kernel does not know a filter's return value (SECCOMP_GET_ACTION_AVAIL)."""
+    _call("seccomp", _SECCOMP_GET_ACTION_AVAIL, 0, struct.pack("=I", action))

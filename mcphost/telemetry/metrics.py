@@ -4,7 +4,7 @@ Tenant and server names come from the policy. A method is one of those known or 
 its server listed at start (at most `MAX_TOOLS` per server) or `other`: never a string that a client chose.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -26,6 +26,7 @@ class Metrics:
     def __init__(self, version: str) -> None:
         self.registry = CollectorRegistry()
         self._tools: dict[str, frozenset[str]] = {}
+        self._shown_layers: dict[tuple[str, str], dict[str, str]] = {}
         build = Gauge("mcphost_build_info", "The running version.", ["version"], registry=self.registry)
         build.labels(version).set(1)
         self._requests = self._counter(
@@ -51,6 +52,10 @@ class Metrics:
         self._states = Gauge(
             "mcphost_worker_state", "1 for the state a worker set is in.", ["server", "tenant", "state"],
             registry=self.registry,
+        )  # fmt: skip
+        self._layers = Gauge(
+            "mcphost_worker_layer", "1 for the state in which a layer of a running worker is.",
+            ["server", "tenant", "layer", "state"], registry=self.registry,
         )  # fmt: skip
         self._sessions = Gauge(
             "mcphost_sessions", "Open legacy sessions.", ["tenant"], registry=self.registry
@@ -91,6 +96,16 @@ class Metrics:
         """Move a worker set from one state to another."""
         self._states.labels(server, tenant, old).set(0)
         self._states.labels(server, tenant, new).set(1)
+
+    def worker_layers(self, server: str, tenant: str, layers: Mapping[str, str]) -> None:
+        """Show a running worker's layers, each with its state, in place of those shown before; none when it ended."""
+        shown = self._shown_layers.pop((server, tenant), {})
+        for layer, state in shown.items():
+            self._layers.remove(server, tenant, layer, state)
+        for layer, state in layers.items():
+            self._layers.labels(server, tenant, layer, state).set(1)
+        if layers:
+            self._shown_layers[server, tenant] = dict(layers)
 
     def watch_sessions(self, tenant: str, count: Callable[[], float]) -> None:
         """Ask `count` for a tenant's open sessions at each scrape."""

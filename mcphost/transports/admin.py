@@ -1,6 +1,6 @@
 """The operators' pages: health, readiness, metrics, and what is running. No authentication: bind it to loopback."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -35,11 +35,18 @@ class GuardedApp:
         await app(scope, receive, send)
 
 
-def admin_app(pool: Pool, metrics: Metrics, is_ready: Callable[[], bool], guard: Guard) -> GuardedApp:
+def admin_app(
+    pool: Pool,
+    metrics: Metrics,
+    is_ready: Callable[[], bool],
+    guard: Guard,
+    layers: Callable[[], Awaitable[dict[str, object]]],
+) -> GuardedApp:
     """The application of the admin listener.
 
     `/healthz` says that the process runs; `/readyz` that it takes calls (503 while starting and while
-    stopping); `/servers` shows each worker set with its state, its trouble and the isolation in force.
+    stopping); `/servers` shows each worker set with its state, its trouble and the isolation in force; `/layers`
+    what of the sandbox this machine has, as `layers` gives it.
     """
 
     async def healthz(_: Request) -> Response:
@@ -57,12 +64,16 @@ def admin_app(pool: Pool, metrics: Metrics, is_ready: Callable[[], bool], guard:
     async def servers(_: Request) -> Response:
         return JSONResponse({"workers": [_shown(each) for each in pool.sets()]})
 
+    async def layers_page(_: Request) -> Response:
+        return JSONResponse(await layers())
+
     pages = Starlette(
         routes=[
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics_page),
             Route("/servers", servers),
+            Route("/layers", layers_page),
         ]
     )
     return GuardedApp(pages, guard)

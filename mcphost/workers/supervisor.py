@@ -123,7 +123,7 @@ class WorkerSet:
             await self._serve_one()
         except Exception as error:  # noqa: BLE001 - the boundary of one worker set: its bug must not end the others
             logger().exception("worker_set_broke", **self._keys)
-            worker, self.worker = self.worker, None
+            worker = self._let_go()
             if worker is not None:
                 await worker.kill()
             await self._after_end(f"internal error: {type(error).__name__}", failed=True)
@@ -146,6 +146,8 @@ class WorkerSet:
             return
         self._around.metrics.worker_started(*self._labels, "ready")
         self.trouble = ""
+        layers = {each["layer"]: each["state"] for each in self.worker.layers}
+        self._around.metrics.worker_layers(*self._labels, layers)
         seconds = round(anyio.current_time() - started_at, 3)
         facts = self.worker.facts
         logger().info("worker_ready", **self._keys, era=facts.era, pid=self.worker.pid, seconds=seconds)
@@ -166,7 +168,7 @@ class WorkerSet:
             ended = await worker.wait_ended()
             reason, why = ended.reason, f"it {ended}"
         ended = await worker.kill()
-        self.worker = None
+        self._let_go()
         self._around.metrics.worker_exited(*self._labels, reason)
         return _End(why, failed=ended.failed, blameless=reason == "lost")
 
@@ -191,13 +193,19 @@ class WorkerSet:
                 self._enter("stopped")
 
     async def _stop(self) -> None:
-        worker, self.worker = self.worker, None
+        worker = self._let_go()
         self.trouble = "" if self.state != "failed" else self.trouble
         self._enter("stopping")
         if worker is not None:
             ended = await worker.stop()
             self._around.metrics.worker_exited(*self._labels, ended.reason)
         self._enter("stopped")
+
+    def _let_go(self) -> Worker | None:
+        """The worker, which is this set's no longer, with what was shown of its layers taken back."""
+        worker, self.worker = self.worker, None
+        self._around.metrics.worker_layers(*self._labels, {})
+        return worker
 
     def _enter(self, state: State) -> None:
         self._around.metrics.worker_state(*self._labels, old=self.state, new=state)

@@ -1,0 +1,56 @@
+"""One look at this machine: try, gather, judge, and show it as rows.
+
+`python -m sandbox` prints what `diagnose` finds, without any program above this package.
+"""
+
+import textwrap
+from collections.abc import Iterable
+
+from sandbox import _apart, _facts
+from sandbox.diagnosis import Ability, Diagnosis, Finding, judge
+from sandbox.features import Features, probe
+from sandbox.place import Attempts
+
+DEFAULT_COLUMNS = 100
+_MIN_TEXT_COLUMNS = 30
+
+
+def diagnose(features: Features | None = None) -> Diagnosis:
+    """What this process can apply here, why not more, and what to do; takes a quarter of a second.
+
+    `features` is what a probe or a fork server already found; without it a trial is made.
+
+    Raises:
+        SpawnerGone: a trial process could not run.
+    """
+    found = probe() if features is None else features
+    facts = _facts.gather()
+    attempts = _apart.ask("_attempts", "1" if facts.process.may_administer else "0")
+    return judge(found, _facts.with_attempts(facts, Attempts.from_wire(attempts)))
+
+
+def shown(diagnosis: Diagnosis, *, columns: int = DEFAULT_COLUMNS) -> str:
+    """The diagnosis for a person, in lines of at most `columns` characters where words allow it."""
+    user = "root" if diagnosis.uid == 0 else f"user {diagnosis.uid}"
+    head = f"{diagnosis.place.name}, as {user}, Linux {diagnosis.kernel}"
+    layers = [(each.layer, each.state, each) for each in diagnosis.findings]
+    abilities = [(each.ability, each.state, each) for each in diagnosis.abilities]
+    return "\n".join([head, "", *_rows("LAYER", layers, columns), "", *_rows("ABILITY", abilities, columns)])
+
+
+def _rows(title: str, rows: Iterable[tuple[str, str, Finding | Ability]], columns: int) -> list[str]:
+    rows = list(rows)
+    first = max(len(name) for name, _, _ in [(title, "", None), *rows]) + 2
+    second = max(len(state) for _, state, _ in [("", "STATE", None), *rows]) + 2
+    margin = " " * (first + second)
+    room = max(columns - len(margin), _MIN_TEXT_COLUMNS)
+    lines = [f"{title:{first}}{'STATE':{second}}REASON"]
+    for name, state, row in rows:
+        text = textwrap.wrap(row.reason, room, break_on_hyphens=False) or [""]
+        lines.append(f"{name:{first}}{state:{second}}{text[0]}")
+        lines.extend(margin + line for line in text[1:])
+        if row.fix:
+            lines.extend(
+                margin + line for line in textwrap.wrap(f"-> {row.fix}", room, break_on_hyphens=False)
+            )
+    return [line.rstrip() for line in lines]
