@@ -112,7 +112,8 @@ def _needs(layer: str) -> str:
 def _explained(status: LayerStatus, obstacles: tuple[Obstacle, ...], facts: Facts) -> str:
     """The trial's own words, with what the attempts and facts add to them."""
     said = [status.reason]
-    refused = facts.attempts.refused_calls or ()
+    calls = _CALLS.get(status.layer, ())
+    refused = [call for call in facts.attempts.refused_calls or () if call in calls]
     if "call-filter" in obstacles and refused:
         said.append(f"a filter over this process refuses {', '.join(refused)}")
     if "proc-covered" in obstacles:
@@ -153,7 +154,9 @@ def _namespace_obstacles(status: LayerStatus, features: Features, facts: Facts) 
         yield "apparmor-profile"
     if process.uid == 0 and ordinary:
         yield "root-without-privilege"
-    if status.layer == "rootfs" and facts.mounted.proc_covers:
+    # Without a /proc of its own a worker's init has nowhere to forbid further namespaces either.
+    needs_proc = status.layer == "rootfs" or "forbid-user-namespaces" in status.reason
+    if needs_proc and facts.mounted.proc_covers:
         yield "proc-covered"
 
 

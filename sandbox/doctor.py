@@ -45,12 +45,13 @@ def _rows(title: str, rows: Iterable[tuple[str, str, Finding | Ability]], column
     margin = " " * (first + second)
     room = max(columns - len(margin), _MIN_TEXT_COLUMNS)
     lines = [f"{title:{first}}{'STATE':{second}}REASON"]
+    told: dict[str, str] = {}
     for name, state, row in rows:
         text = textwrap.wrap(row.reason, room, break_on_hyphens=False) or [""]
         lines.append(f"{name:{first}}{state:{second}}{text[0]}")
         lines.extend(margin + line for line in text[1:])
         if row.fix:
-            lines.extend(
-                margin + line for line in textwrap.wrap(f"-> {row.fix}", room, break_on_hyphens=False)
-            )
+            advice = f"-> as for {told[row.fix]}" if row.fix in told else f"-> {row.fix}"
+            told.setdefault(row.fix, name)
+            lines.extend(margin + line for line in textwrap.wrap(advice, room, break_on_hyphens=False))
     return [line.rstrip() for line in lines]

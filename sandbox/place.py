@@ -5,6 +5,7 @@ remedy on a machine, in a container, in a pod and in a systemd unit, so this is 
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal, cast
 
@@ -170,8 +171,7 @@ def _unit(marks: Marks) -> str:
 
 def root_kind(mountinfo: str) -> str | None:
     """The file system type of the root, by the text of /proc/self/mountinfo (proc_pid_mountinfo(5))."""
-    kinds = [kind for point, kind, _ in _mounts(mountinfo) if point == "/"]
-    return kinds[-1] if kinds else None
+    return next((mount.kind for mount in _visible(mountinfo) if mount.point == "/"), None)
 
 
 def proc_covers(mountinfo: str) -> tuple[str, ...]:
@@ -179,7 +179,7 @@ def proc_covers(mountinfo: str) -> tuple[str, ...]:
 
     The kernel then refuses a new /proc to a user namespace (mount_too_revealing in fs/namespace.c).
     """
-    found = {point for point, _, _ in _mounts(mountinfo) if point.startswith("/proc/")}
+    found = {mount.point for mount in _visible(mountinfo) if mount.point.startswith("/proc/")}
     # An automount point of ordinary machines, on an empty directory, which hides nothing.
     return tuple(sorted(found - {"/proc/sys/fs/binfmt_misc"}))
 
@@ -189,18 +189,47 @@ def groups_mounted(mountinfo: str) -> tuple[Literal[0, 1, 2], bool]:
 
     Version 1 where both are mounted: the controllers are there then, as a rule, and the version 2 tree is bare.
     """
-    mounts = [(kind, options) for _, kind, options in _mounts(mountinfo) if kind in {"cgroup", "cgroup2"}]
-    kinds = {kind for kind, _ in mounts}
+    mounts = [mount for mount in _visible(mountinfo) if mount.kind in {"cgroup", "cgroup2"}]
+    kinds = {mount.kind for mount in mounts}
     version: Literal[0, 1, 2] = 1 if "cgroup" in kinds else 2 if kinds else 0
-    return version, bool(mounts) and all("ro" in options for _, options in mounts)
+    return version, bool(mounts) and all("ro" in mount.options for mount in mounts)
 
 
-def _mounts(mountinfo: str) -> list[tuple[str, str, set[str]]]:
-    """Mount point, type and options of each mount; lines of another form are passed over."""
-    found = []
-    for line in mountinfo.splitlines():
-        before, separator, after = line.partition(" - ")
-        fields = before.split()
-        if separator and after and len(fields) >= 6:  # noqa: PLR2004 - fields before the separator
-            found.append((fields[4], after.split()[0], set(fields[5].split(","))))
-    return found
+@dataclass(frozen=True, slots=True)
+class _Mount:
+    number: str
+    parent: str
+    point: str
+    kind: str
+    options: frozenset[str]
+
+
+def _visible(mountinfo: str) -> list[_Mount]:
+    """The mounts that a path lookup reaches: one that another covers is listed by the kernel all the same."""
+    mounts = [mount for line in mountinfo.splitlines() if (mount := _parsed(line)) is not None]
+    numbers = {mount.number for mount in mounts}
+    root = next((mount for mount in mounts if mount.parent not in numbers), None)
+    if root is None:
+        return []
+    onto = {(mount.parent, mount.point): mount.number for mount in mounts if mount is not root}
+    return [mount for mount in mounts if _reached(mount.point, root.number, onto) == mount.number]
+
+
+def _reached(point: str, root: str, onto: Mapping[tuple[str, str], str]) -> str:
+    """The number of the mount in which a lookup of `point` ends."""
+    names = [name for name in point.split("/") if name]
+    current = root
+    for count in range(len(names) + 1):
+        prefix = "/" + "/".join(names[:count])
+        while (current, prefix) in onto:
+            current = onto[current, prefix]
+    return current
+
+
+def _parsed(line: str) -> _Mount | None:
+    """One line of mountinfo; None for a line of another form."""
+    before, _, after = line.partition(" - ")
+    fields, kind = before.split(), after.split()[:1]
+    if not kind or len(fields) < 6:  # noqa: PLR2004 - as many stand before the separator
+        return None
+    return _Mount(fields[0], fields[1], fields[4], kind[0], frozenset(fields[5].split(",")))

@@ -114,15 +114,13 @@ _TEXTS: dict[tuple[Obstacle, Kind | None], str] = {
         "ProtectKernelLogs=no, ProtectProc=default, ProcSubset=all, as deploy/mcphost.service has them."
     ),
     ("proc-covered", "docker"): (
-        "The engine covers parts of /proc: start the container with --security-opt systempaths=unconfined, as a user "
-        "that is not root."
+        "The engine covers parts of /proc: start the container with --security-opt systempaths=unconfined."
     ),
     ("proc-covered", "podman"): (
-        "The engine covers parts of /proc: start the container with --security-opt unmask=ALL, as a user that is not "
-        "root."
+        "The engine covers parts of /proc: start the container with --security-opt unmask=ALL."
     ),
     ("proc-covered", "container"): (
-        "The engine covers parts of /proc: have it mask nothing there, and run as a user that is not root."
+        "The engine covers parts of /proc: have it mask nothing there."
     ),
     ("proc-covered", "kubernetes"): (
         "The container runtime covers parts of /proc: set securityContext.procMount: Unmasked"

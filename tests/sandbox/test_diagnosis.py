@@ -1,0 +1,176 @@
+"""For every layer that is missing there is a reason and a remedy, and the remedy is that of the place."""
+
+import errno
+from dataclasses import fields, replace
+from typing import get_args
+
+import pytest
+
+from sandbox import LAYERS, Features, LayerStatus
+from sandbox.diagnosis import judge
+from sandbox.layers import CGROUP_LAYERS
+from sandbox.place import Attempts, Facts, Kernel, Kind, Marks, Mounted, Place, Process
+from sandbox.remedies import Obstacle, remedy
+
+ROOT, ORDINARY = Process(uid=0, capabilities=2**41 - 1), Process(uid=1000, capabilities=0)
+MARKS = {
+    "machine": Marks(),
+    "systemd-unit": Marks(started_by_systemd=True, own_groups=("/system.slice/mcphost.service",)),
+    "docker": Marks(docker_file=True, root_kind="overlay"),
+    "podman": Marks(podman_file=True),
+    "container": Marks(root_kind="overlay"),
+    "kubernetes": Marks(kubernetes_variable=True),
+}
+EVERYTHING = Attempts(refused_calls=(), landlock_errno=0, notifier_errno=0, loop_errno=0, has_mkfs=True)
+
+
+def features(*missing: str, reason: str = "unshare: Operation not permitted") -> Features:
+    return Features(
+        tuple(
+            LayerStatus(layer, "absent", reason) if layer in missing else LayerStatus(layer, "enforced", "")
+            for layer in LAYERS
+        )
+    )
+
+
+def finding(found: Features, facts: Facts, layer: str):
+    return next(each for each in judge(found, facts).findings if each.layer == layer)
+
+
+def fix(place: str, layer: str, facts: Facts, reason: str = "unshare: Operation not permitted") -> str:
+    return finding(features(layer, reason=reason), replace(facts, marks=MARKS[place]), layer).fix
+
+
+FILTERED = Facts(
+    process=replace(ORDINARY, seccomp_mode=2), attempts=Attempts(refused_calls=("clone", "unshare", "mount"))
+)
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("machine", "outside of that filter"),
+        ("systemd-unit", "systemctl edit mcphost.service"),
+        ("docker", "--security-opt seccomp=deploy/seccomp.json"),
+        ("podman", "--security-opt seccomp=deploy/seccomp.json"),
+        ("container", "deploy/seccomp.json"),
+        ("kubernetes", "localhostProfile"),
+    ],
+)
+def test_a_filter_that_refuses_namespaces_is_lifted_by_the_means_of_the_place(place, words):
+    assert words in fix(place, "mountns", FILTERED)
+
+
+def test_the_reason_names_the_refused_calls_that_the_layer_needs():
+    assert finding(features("pidns"), FILTERED, "pidns").reason.endswith("refuses clone")
+
+
+def test_a_filter_that_lets_the_calls_through_is_not_blamed():
+    facts = Facts(process=replace(ORDINARY, seccomp_mode=2), attempts=Attempts(refused_calls=("mount",)))
+    assert "filter" not in finding(features("netns"), facts, "netns").fix
+
+
+@pytest.mark.parametrize(
+    ("facts", "layer", "words"),
+    [
+        (Facts(process=ORDINARY, kernel=Kernel(max_user_namespaces=0)), "userns", "max_user_namespaces"),
+        (Facts(process=ORDINARY, kernel=Kernel(unprivileged_userns_clone=0)), "userns", "unprivileged_userns_clone"),
+        (Facts(process=ORDINARY, kernel=Kernel(apparmor_restricts_userns=1)), "mountns", "AppArmor"),
+        (Facts(process=replace(ORDINARY, apparmor="docker-default (enforce)")), "rootfs", "AppArmor profile"),
+        (Facts(process=Process(uid=0, capabilities=0)), "mountns", "not root"),
+        (Facts(process=ORDINARY, mounted=Mounted(proc_covers=("/proc/sys",))), "rootfs", "/proc"),
+        (Facts(kernel=Kernel(release="5.10.0-8")), "rootfs", "Run a newer kernel"),
+        (Facts(kernel=Kernel(release="5.12.0")), "landlock", "Run a newer kernel"),
+        (Facts(attempts=Attempts(landlock_errno=errno.EOPNOTSUPP)), "landlock", "lsm="),
+        (Facts(kernel=Kernel(security_modules=("capability", "yama"))), "landlock", "lsm="),
+    ],
+)  # fmt: skip
+def test_each_fact_leads_to_its_own_remedy(facts, layer, words):
+    assert words in fix("machine", layer, facts)
+    # Without that fact the layer is as missing, and is still explained somehow, but not by it.
+    assert words not in fix("machine", layer, Facts(process=ORDINARY))
+
+
+@pytest.mark.parametrize(
+    ("mounted", "words"),
+    [
+        (Mounted(groups_version=0), "Mount control groups"),
+        (Mounted(groups_version=2, groups_read_only=True), "read-only"),
+        (Mounted(groups_version=2), "Delegate=yes"),
+        (Mounted(groups_version=1), "Delegate=yes"),
+    ],
+)
+def test_groups_are_missing_for_one_reason_at_a_time(mounted, words):
+    assert words in fix("machine", "cgroup.memory", Facts(mounted=mounted))
+
+
+def test_root_is_not_told_about_switches_that_hold_for_ordinary_users():
+    kernel = Kernel(unprivileged_userns_clone=0, apparmor_restricts_userns=1)
+    assert "unprivileged" not in fix("machine", "userns", Facts(process=ROOT, kernel=kernel))
+
+
+def test_several_obstacles_are_all_named():
+    root = Process(uid=0, capabilities=0, seccomp_mode=2)
+    facts = Facts(process=root, attempts=FILTERED.attempts, mounted=Mounted(proc_covers=("/proc/keys",)))
+    text = fix("docker", "rootfs", facts)
+    assert all(words in text for words in ("seccomp.json", "--user", "systempaths=unconfined"))
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("machine", "remount"),
+        ("systemd-unit", "ProtectControlGroups=no"),
+        ("docker", "writable-cgroups=true"),
+        ("podman", "unmask=/sys/fs/cgroup"),
+        ("kubernetes", "cgroup_writable"),
+    ],
+)
+def test_read_only_groups_are_opened_by_the_means_of_the_place(place, words):
+    assert words in fix(
+        place, "cgroup.memory", Facts(mounted=Mounted(groups_version=2, groups_read_only=True))
+    )
+
+
+def test_a_group_with_other_processes_in_it_cannot_be_divided():
+    facts = Facts(mounted=Mounted(groups_version=2))
+    reason = "/sys/fs/cgroup/x cannot be divided: Device or resource busy"
+    assert "Other processes" in fix("machine", "cgroup.memory", facts, reason)
+
+
+def test_a_cap_on_processes_without_groups_is_degraded_as_long_as_resource_limits_hold():
+    assert finding(features(*CGROUP_LAYERS), Facts(), "cgroup.pids").state == "degraded"
+    assert finding(features(*CGROUP_LAYERS, "rlimits"), Facts(), "cgroup.pids").state == "absent"
+    assert judge(features(*CGROUP_LAYERS), Facts()).unmet(frozenset({"cgroup.pids"}))
+
+
+def test_what_is_enforced_needs_no_remedy_and_nothing_is_unmet():
+    found = judge(features(), Facts(attempts=EVERYTHING))
+    assert not any(each.fix for each in (*found.findings, *found.abilities))
+    assert not found.unmet(frozenset(LAYERS))
+    assert {each.state for each in found.abilities} == {"possible"}
+
+
+@pytest.mark.parametrize("place", list(MARKS))
+@pytest.mark.parametrize("layer", LAYERS)
+def test_nothing_missing_is_left_without_a_remedy_even_where_no_fact_is_known(place, layer):
+    text = fix(place, layer, Facts())
+    assert text.endswith(".")
+    assert "{" not in text.replace("{type", "")
+
+
+@pytest.mark.parametrize("name", [each.name for each in fields(Attempts)])
+def test_an_attempt_that_was_not_made_leaves_its_ability_missing_and_takes_no_other(name):
+    every = EVERYTHING
+    lacking = replace(every, **{name: None})
+    missing = {each.ability for each in judge(features(), Facts(attempts=lacking)).abilities if each.fix}
+    assert missing <= {"sized-volumes", "denial-counting"}
+    assert len(missing) == (name in {"loop_errno", "has_mkfs", "notifier_errno"})
+
+
+@pytest.mark.parametrize("obstacle", get_args(Obstacle))
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_there_are_words_for_every_obstacle_in_every_place(obstacle, kind):
+    text = remedy(obstacle, Place(kind, "", "x.service"), layer="rootfs", needs="5.12")
+    assert text[0].isupper() or text.startswith("sysctl")
+    assert "{unit}" not in text + remedy(obstacle, Place(kind, "", "x.service"), layer="", needs="")
