@@ -5,6 +5,8 @@ A remedy is believed when following it makes its layer appear, so the same conta
 
 import json
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +22,10 @@ BOOT = "import sys; sys.path.insert(0, {!r}); sys.argv[1:] = ['--json']; from sa
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory) -> Path:
-    return copy_package(tmp_path_factory.mktemp("package"))
+def package() -> Iterator[Path]:
+    # Not below pytest's own folder, which every other pytest on this machine closes to other users when it starts.
+    with tempfile.TemporaryDirectory() as folder:
+        yield copy_package(Path(folder))
 
 
 @pytest.fixture
