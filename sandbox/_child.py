@@ -21,6 +21,7 @@ from typing import NoReturn
 from sandbox import _order, privileges, syscalls
 from sandbox._confine import FIRST_FREE_FD, StepFailed, Subject, run_steps
 from sandbox.spec import SandboxSpec
+from sandbox.steps import FORKED
 
 # Between the standard streams and `FIRST_FREE_FD`.
 _GATE_FD, _INIT_FD = 3, 4
@@ -43,6 +44,7 @@ def main(subject: Subject, prepare: tuple[str, ...]) -> NoReturn:
         _drop_inherited((gate.fileno(), *subject.entries))
         run_steps(subject, prepare)
         worker, channel = _fork(subject)
+        _order.rehearse(subject.layers)
         _wait_for_order(gate, channel)
         received = _order.receive(gate)
         if received is None:
@@ -166,6 +168,8 @@ def _be_worker(subject: Subject, channel: socket.socket) -> NoReturn:
     try:
         privileges.die_with_parent()
         channel = _place(subject, channel)
+        run_steps(subject, FORKED)
+        _order.rehearse(subject.layers)
         received = _order.receive(channel)
         if received is None:
             os._exit(0)

@@ -137,10 +137,11 @@ def landlock_rules(order: Order) -> list[landlock.Rule]:
         rules.append(landlock.Rule(DATA_TARGET if inside else spec.data, "write"))
     if inside:
         rules += [landlock.Rule(tmpfs.target, "write") for tmpfs in spec.scratch()]
-    rules += [
+        # Nothing but the five devices is in there, and the scratch space has its own rule.
+        return [*rules, landlock.Rule("/dev", "device")]
+    return rules + [
         landlock.Rule(f"/dev/{name}", "device") for name in ("null", "zero", "full", "random", "urandom")
     ]
-    return rules
 
 
 def _standard_streams(subject: Subject) -> None:
@@ -183,6 +184,7 @@ STEPS: dict[str, Callable[[Subject], None]] = {
     "seal-proc": lambda subject: rootfs.seal_proc(subject.proc),
     "assemble-root": _assemble_root,
     "enter-root": lambda _: rootfs.enter(),
+    "leave-old-root": lambda _: rootfs.leave_old(),
     "set-hostname": lambda subject: syscalls.sethostname(subject.told.spec.name),
     "set-rlimits": lambda subject: rlimits.apply(subject.told.spec.limits),
     "lock-capabilities": lambda _: privileges.lock_down(),

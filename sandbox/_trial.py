@@ -34,6 +34,7 @@ _LAYER_OF_STEP = {
     "mount-proc": "rootfs",
     "assemble-root": "rootfs",
     "enter-root": "rootfs",
+    "leave-old-root": "rootfs",
     "set-hostname": "utsns",
     "forbid-user-namespaces": "userns",
     "seal-proc": "rootfs",
@@ -173,7 +174,8 @@ def _explore(
     order = Order(_SPEC, usable, (), (), (), uid, (), root, ())
     stand_in, _ = socket.socketpair()
     subject = _confine.Subject(stand_in, (), usable, site, order)
-    for step in (*prepare_steps(usable), *confine_steps(usable), *finish_steps(usable)):
+    leave = ("leave-old-root",) if "rootfs" in usable else ()
+    for step in (*prepare_steps(usable), *confine_steps(usable), *leave, *finish_steps(usable)):
         layer = _LAYER_OF_STEP.get(step, "")
         if not layer or layer in failures:
             continue

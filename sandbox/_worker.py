@@ -104,7 +104,6 @@ def abandon(worker: Worker, ground: Ground) -> None:
 def order(worker: Worker, ground: Ground, streams: list[int]) -> None:
     """Hand over the specification and everything it needs. Raises `SandboxSetupFailed`; the caller kills then."""
     spec, plan = worker.job()
-    _attempt("set-limits", lambda: worker.group.limit(spec.limits))
     sources: list[Source] = []
     root = -1
     try:
@@ -125,6 +124,8 @@ def order(worker: Worker, ground: Ground, streams: list[int]) -> None:
             sources=tuple(sources),
         )
         _attempt("send-order", lambda: _order.send(worker.gate, told))
+        # While init is at work already: the program does not run before the caps have been read back.
+        _attempt("set-limits", lambda: worker.group.limit(spec.limits))
         # The next inits are forks of this process and must not carry this worker's secrets.
         worker.spec = replace(spec, env=())
     finally:

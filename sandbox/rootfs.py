@@ -270,9 +270,13 @@ def assemble(
 
 
 def enter() -> None:
-    """Make the directory we stand in the root and let go of the old one."""
-    # The old root is stacked onto the new one and then taken off, which needs no directory for it (pivot_root(2)).
+    """Make the directory we stand in the root. The old root is then stacked onto it, out of every path's way."""
+    # This needs no directory for the old root, and every process of this mount namespace follows (pivot_root(2)).
     syscalls.pivot_root(".", ".")
+
+
+def leave_old() -> None:
+    """Let go of the old root; the kernel takes its time for it."""
     syscalls.umount(".", syscalls.MNT_DETACH)
     os.chdir("/")
 

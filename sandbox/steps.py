@@ -27,6 +27,10 @@ from sandbox.spec import SandboxSpec
 _DEPENDS = {"rootfs": "mountns", "landlock": "no-new-privs", "seccomp": "no-new-privs"}
 
 
+# What the worker does right after its fork, whatever it is for.
+FORKED = ("own-session", "hear-signals")
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What will be applied, and in which order.
@@ -101,6 +105,7 @@ def confine_steps(layers: frozenset[str]) -> tuple[str, ...]:
 def withdraw_steps(layers: frozenset[str]) -> tuple[str, ...]:
     """How init confines itself to what is left for it to do: wait, pass on signals, tell."""
     return _chosen(
+        ("leave-old-root", "rootfs" in layers),
         ("set-rlimits", "rlimits" in layers),
         ("forbid-everything", "landlock" in layers),
         ("become-worker-user-late", "userns" not in layers),
@@ -114,13 +119,11 @@ def withdraw_steps(layers: frozenset[str]) -> tuple[str, ...]:
 def finish_steps(layers: frozenset[str]) -> tuple[str, ...]:
     """What the worker does between the root being ready and its exec."""
     return _chosen(
-        ("own-session", True),
         ("set-rlimits", "rlimits" in layers),
         ("restrict-landlock", "landlock" in layers),
         ("become-worker-user-late", "userns" not in layers),
         ("drop-capabilities", "capabilities" in layers),
         ("die-with-init", True),
-        ("hear-signals", True),
         ("enter-directory", True),
         ("standard-streams", True),
         ("show-memory", True),

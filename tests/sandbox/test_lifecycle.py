@@ -26,6 +26,9 @@ from sandbox.messages import Spawn, encode_request
 
 pytestmark = pytest.mark.kernel
 
+# Two spares, each an init and a worker to be.
+SPARE_PROCESSES = 4
+
 
 def alive(pid: int) -> bool:
     """Whether a process exists that is more than a zombie."""
@@ -200,7 +203,7 @@ def test_no_descriptor_of_ours_reaches_the_program(says, tmp_path):
 
 def test_a_spare_that_somebody_kills_is_never_used(spawner, shell):
     shell("true")
-    assert wait_until(lambda: len(descendants(spawner.pid)) == 4)
+    assert wait_until(lambda: len(descendants(spawner.pid)) == SPARE_PROCESSES)
     spares = descendants(spawner.pid)
     # The future workers only: each init must notice by itself.
     for pid in spares - {int(word) for word in children_of(spawner.pid)}:
@@ -211,16 +214,15 @@ def test_a_spare_that_somebody_kills_is_never_used(spawner, shell):
 
 
 def test_a_hundred_starts_leave_nothing_behind(spawner, shell):
-    shell("true")
+    settled = lambda: len(descendants(spawner.pid)) == SPARE_PROCESSES and len(leftovers(spawner)) <= 3
     count = lambda: (len(os.listdir(f"/proc/{spawner.pid}/fd")), len(os.listdir("/proc/self/fd")))
-    before, spares = count(), len(descendants(spawner.pid))
+    shell("true")
+    assert wait_until(settled)
+    before = count()
     for _ in range(100):
         assert shell("true").ended.code == 0
-    assert wait_until(lambda: len(descendants(spawner.pid)) <= spares and len(leftovers(spawner)) <= 3)
-    after = count()
-    assert after[1] == before[1]
-    # The spare one holds a few; whether it is there yet is a matter of moments.
-    assert abs(after[0] - before[0]) <= 8
+    assert wait_until(settled)
+    assert count() == before
 
 
 def test_twenty_workers_at_once(talk, make_shell_spec, spawner):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from sandbox import LAYERS, Features, LayerStatus, Limits, SandboxSpec, SandboxUnsupported, unmet
 from sandbox._confine import STEPS
-from sandbox.steps import decide
+from sandbox.steps import FORKED, decide
 
 LIMITS = Limits(memory_bytes=1 << 26, pids=8, cpu_millis=500)
 ALL = Features(tuple(LayerStatus(layer, "enforced", "") for layer in LAYERS))
@@ -49,6 +49,7 @@ def test_with_everything_there_the_order_is_this():
     )
     assert plan.confine == ("load-filter", "assemble-root", "enter-root", "set-hostname")
     assert plan.withdraw == (
+        "leave-old-root",
         "set-rlimits",
         "forbid-everything",
         "drop-capabilities",
@@ -57,12 +58,10 @@ def test_with_everything_there_the_order_is_this():
         "restrict-seccomp",
     )
     assert plan.finish == (
-        "own-session",
         "set-rlimits",
         "restrict-landlock",
         "drop-capabilities",
         "die-with-init",
-        "hear-signals",
         "enter-directory",
         "standard-streams",
         "show-memory",
@@ -78,7 +77,7 @@ SETS = st.frozensets(st.sampled_from(LAYERS))
 def test_whatever_is_missing_the_plan_is_consistent(missing, disabled):
     plan = decide(spec(disable=disabled), features_without(*missing))
     steps = [*plan.prepare, *plan.confine, *plan.finish]
-    assert {*steps, *plan.withdraw} <= STEPS.keys()
+    assert {*steps, *plan.withdraw, *FORKED} <= STEPS.keys()
     assert plan.layers.isdisjoint(missing | disabled)
     assert {status.layer for status in plan.absent} == set(LAYERS) - plan.layers
     assert all(status.reason for status in plan.absent)
