@@ -176,14 +176,21 @@ class Server:
             raise SandboxSetupFailed("read-request", 22, f"{len(descriptors)} descriptors, not {_STREAMS}")
         plan = decide(request.spec, self._features)
         usual = not request.spec.disable & _SHAPING_LAYERS
-        if self._spares and usual and self._spares[0].prepared == plan.prepare:
-            worker = self._spares.popleft()
-        else:
+        worker = self._take_spare(plan.prepare) if usual else None
+        if worker is None:
             worker = self._make(plan.layers, request.spec.disable)
         self._refill = True
         worker.request, worker.spec, worker.plan = request.request, request.spec, plan
         worker.phase, worker.deadline = "starting", time.monotonic() + START_TIMEOUT_SECONDS
         return worker
+
+    def _take_spare(self, prepared: tuple[str, ...]) -> Worker | None:
+        """A spare prepared just so. One that somebody killed is left to the event that says so."""
+        while self._spares and self._spares[0].prepared == prepared:
+            worker = self._spares.popleft()
+            if not _worker.has_ended(worker):
+                return worker
+        return None
 
     def _make(self, layers: frozenset[str], without: frozenset[str]) -> Worker:
         if len(self._by_number) >= MAX_WORKERS:
