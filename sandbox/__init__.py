@@ -5,8 +5,20 @@ each, as read back from the kernel; `run()` is the small blocking way for one pr
 loop: watch `Spawner.fileno()` and call `receive()`.
 """
 
+from sandbox.connect_request import ConnectReader, ConnectRefused, ConnectRequest, answer
 from sandbox.diagnosis import Ability, Diagnosis, Finding
 from sandbox.doctor import diagnose, shown
+from sandbox.egress import (
+    EGRESS_HOST,
+    EGRESS_PORT,
+    Address,
+    Egress,
+    EgressRule,
+    Network,
+    address_of,
+    parse_network,
+    parse_rule,
+)
 from sandbox.errors import (
     SandboxError,
     SandboxSetupFailed,
@@ -21,18 +33,32 @@ from sandbox.messages import Exited, Spawned, SpawnFailed
 from sandbox.oneshot import Finished, run
 from sandbox.spawner import Spawner
 from sandbox.spec import Limits, Mount, SandboxSpec, Tmpfs
+from sandbox.tls_hello import UNRECOGNIZED_NAME, ClientHello, HelloReader, HelloRefused, name_refusal
 
 __all__ = [
+    "EGRESS_HOST",
+    "EGRESS_PORT",
     "LAYERS",
+    "UNRECOGNIZED_NAME",
     "Ability",
+    "Address",
+    "ClientHello",
+    "ConnectReader",
+    "ConnectRefused",
+    "ConnectRequest",
     "Diagnosis",
+    "Egress",
+    "EgressRule",
     "Exited",
     "Features",
     "Finding",
     "Finished",
+    "HelloReader",
+    "HelloRefused",
     "LayerStatus",
     "Limits",
     "Mount",
+    "Network",
     "SandboxError",
     "SandboxSetupFailed",
     "SandboxSpec",
@@ -44,7 +70,12 @@ __all__ = [
     "SpawnerGone",
     "SpecInvalid",
     "Tmpfs",
+    "address_of",
+    "answer",
     "diagnose",
+    "name_refusal",
+    "parse_network",
+    "parse_rule",
     "probe",
     "run",
     "shown",

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from sandbox import landlock, namespaces, privileges, rlimits, rootfs, seccomp, syscalls
-from sandbox._order import Order
+from sandbox._order import Order, say_listening
+from sandbox.egress import EGRESS_HOST, EGRESS_PORT
 from sandbox.spec import DATA_TARGET
 
 # What the fork server ignores, and every init with it; only the worker hears them again.
@@ -16,6 +17,8 @@ _IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # Above the standard streams, the gate and the status pipe.
 FIRST_FREE_FD = 5
+# Connections that wait to be taken; with more of them the worker's own connecting waits.
+_EGRESS_BACKLOG = 64
 _MAX_DETAIL = 500
 
 
@@ -103,6 +106,15 @@ def _forbid_user_namespaces(subject: Subject) -> None:
     namespaces.forbid_user_namespaces(subject.proc)
 
 
+def _open_egress(subject: Subject) -> None:
+    """Listen where the worker will find its proxy, and hand the socket to the fork server; none of it stays here."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.bind((EGRESS_HOST, EGRESS_PORT))
+        listener.listen(_EGRESS_BACKLOG)
+        listener.setblocking(False)
+        say_listening(subject.gate, listener.fileno())
+
+
 def _assemble_root(subject: Subject) -> None:
     order = subject.told
     owner = privileges.WORKER_ID if "userns" in order.layers else order.uid
@@ -115,7 +127,8 @@ def _assemble_root(subject: Subject) -> None:
 
 
 def _restrict_landlock(subject: Subject) -> None:
-    subject.landlock_abi = landlock.restrict(landlock_rules(subject.told))
+    port = EGRESS_PORT if subject.told.spec.network == "proxy" else None
+    subject.landlock_abi = landlock.restrict(landlock_rules(subject.told), connect_port=port)
     subject.landlock_seen = landlock.denial_seen(subject.landlock_abi)
 
 
@@ -163,7 +176,9 @@ def _hear_signals(_: Subject) -> None:
 
 
 def _load_filter(subject: Subject) -> None:
-    subject.program = seccomp.compile_named(subject.told.spec.seccomp, syscalls.MACHINE)
+    spec = subject.told.spec
+    variants = frozenset({"egress"} if spec.network == "proxy" else ())
+    subject.program = seccomp.compile_named(spec.seccomp, syscalls.MACHINE, variants)
 
 
 STEPS: dict[str, Callable[[Subject], None]] = {
@@ -182,6 +197,7 @@ STEPS: dict[str, Callable[[Subject], None]] = {
     "mount-proc": _mount_proc,
     "forbid-user-namespaces": _forbid_user_namespaces,
     "seal-proc": lambda subject: rootfs.seal_proc(subject.proc),
+    "open-egress": _open_egress,
     "assemble-root": _assemble_root,
     "enter-root": lambda _: rootfs.enter(),
     "leave-old-root": lambda _: rootfs.leave_old(),

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sandbox.messages import MAX_PACKET_BYTES, Event, encode_event
+from sandbox.messages import MAX_PACKET_BYTES, Event, Spawned, encode_event
 
 # A request carries three; more are accepted only to be closed.
 _MAX_DESCRIPTORS = 16
@@ -22,7 +22,7 @@ class Control:
     def __init__(self, channel: socket.socket) -> None:
         channel.setblocking(False)
         self._channel = channel
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[tuple[bytes, list[int]]] = deque()
         self.closed = False
 
     def fileno(self) -> int:
@@ -54,22 +54,33 @@ class Control:
         try:
             yield (b"" if cut_off else packet), ([] if lost_some else descriptors)
         finally:
-            for fd in descriptors:
-                os.close(fd)
+            _close(descriptors)
 
     def say(self, event: Event) -> None:
-        """Send `event`, now or when the socket has room."""
-        self._waiting.append(encode_event(event))
+        """Send `event`, now or when the socket has room; a descriptor in it is ours to close from here on."""
+        listener = event.listener if isinstance(event, Spawned) else None
+        self._waiting.append((encode_event(event), [] if listener is None else [listener]))
         self.flush()
 
     def flush(self) -> None:
         """Send what waits, as far as there is room."""
         while self._waiting and not self.closed:
+            packet, descriptors = self._waiting[0]
             try:
-                self._channel.send(self._waiting[0])
+                socket.send_fds(self._channel, [packet], descriptors)
             except BlockingIOError:
                 return
             except OSError:
                 self.closed = True
-                return
+                break
             self._waiting.popleft()
+            _close(descriptors)
+        if self.closed:
+            # Nobody is left to take them, and a worker's socket must not outlive the worker.
+            while self._waiting:
+                _close(self._waiting.popleft()[1])
+
+
+def _close(descriptors: list[int]) -> None:
+    for fd in descriptors:
+        os.close(fd)

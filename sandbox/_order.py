@@ -1,8 +1,9 @@
 """The packets between the fork server and a worker's init, over the gate, a socket only those two hold.
 
 JSON, init's side first: `{"failed": [step, errno, detail]}`, `{"poised": [Landlock ABI, what it refused]}` (sent by the
-worker, whose pid the kernel attaches), `{"confined": true}` (by init), `{"running": true}`, `{"ended": [code, signal]}`;
-from the fork server `{"mapped": true}` once the user exists, the order, `{"go": true}`, `{"signal": n}`.
+worker, whose pid the kernel attaches), `{"confined": true}` (by init), `{"listening": true}` with one descriptor (by
+init, before the worker goes on), `{"running": true}`, `{"ended": [code, signal]}`; from the fork server
+`{"mapped": true}` once the user exists, the order, `{"go": true}`, `{"signal": n}`.
 """
 
 import array
@@ -67,6 +68,11 @@ def _packet(order: Order) -> bytes:
         "targets": [[source.target, source.is_directory] for source in order.sources],
     }
     return json.dumps(message).encode()
+
+
+def say_listening(gate: socket.socket, listener: int) -> None:
+    """Hand the worker's way out to the fork server; the sender's own descriptor stays its own. Raises `OSError`."""
+    socket.send_fds(gate, [json.dumps({"listening": True}).encode()], [listener])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,13 @@
 """What confines a worker, asked of the kernel while the worker stands before its exec (proc(5))."""
 
 import os
+import socket
 from dataclasses import dataclass
 from functools import cache
 
 from sandbox import namespaces, rlimits
 from sandbox.cgroups import Group
+from sandbox.egress import EGRESS_HOST, EGRESS_PORT
 from sandbox.layers import LAYERS, NAMESPACE_LAYERS, LayerStatus
 from sandbox.spec import SandboxSpec
 from sandbox.steps import Plan
@@ -29,7 +31,7 @@ def statuses(
     """One status per layer, in the order of `LAYERS`. A layer left out keeps the reason it was left out for."""
     fields = _status_fields(pid)
     seen = [
-        *_namespaces(pid),
+        *_namespaces(pid, spec),
         _rootfs(pid),
         _equals("no-new-privs", "NoNewPrivs", fields, "1"),
         _capabilities(fields),
@@ -45,15 +47,26 @@ def statuses(
     return tuple(found[layer] for layer in LAYERS)
 
 
+def is_way_out(fd: int | None) -> bool:
+    """Whether `fd` is a socket that listens where a worker finds its proxy."""
+    if fd is None:
+        return False
+    with socket.socket(fileno=os.dup(fd)) as listener:
+        listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        return bool(listens) and listener.getsockname() == (EGRESS_HOST, EGRESS_PORT)
+
+
 def _status_fields(pid: int) -> dict[str, str]:
     lines = _text(f"/proc/{pid}/status").splitlines()
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
-def _namespaces(pid: int) -> list[LayerStatus]:
+def _namespaces(pid: int, spec: SandboxSpec) -> list[LayerStatus]:
     ours, theirs = _ours(), namespaces.own_identities(pid)
+    way_out = f"; the only way out is the proxy on its loopback, port {EGRESS_PORT}"
+    more = {"netns": way_out} if spec.network == "proxy" else {}
     return [
-        LayerStatus(layer, "enforced", f"{theirs[layer]}, not this machine's")
+        LayerStatus(layer, "enforced", f"{theirs[layer]}, not this machine's{more.get(layer, '')}")
         if ours[layer] != theirs[layer]
         else LayerStatus(layer, "absent", f"{theirs[layer]} is shared with the spawner")
         for layer in NAMESPACE_LAYERS

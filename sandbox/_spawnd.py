@@ -244,7 +244,8 @@ class Server:
             self._fail(worker, SandboxSetupFailed("start", 0, "the worker ended before the program ran"))
             return
         worker.phase = "running"
-        self._control.say(Spawned(worker.request, worker.number, worker.pid, worker.statuses))
+        way_out = worker.take_listener()
+        self._control.say(Spawned(worker.request, worker.number, worker.pid, worker.statuses, way_out))
 
     def _judge(self, worker: Worker) -> None:
         """Once both its sides are there: let the worker run if what the kernel says is what was planned."""
@@ -252,6 +253,9 @@ class Server:
             return
         pid, evidence = worker.poised
         spec, plan = worker.job()
+        if spec.network == "proxy" and not _readback.is_way_out(worker.listener):
+            self._fail(worker, SandboxSetupFailed("open-egress", 0, "the socket did not arrive"))
+            return
         try:
             found = _readback.statuses(pid, spec, plan, worker.group, evidence)
         except OSError as error:

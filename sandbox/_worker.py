@@ -1,5 +1,6 @@
 """One worker as the fork server holds it: a process, its gate, its groups and its user, from clone to removal."""
 
+import array
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ from sandbox.steps import Plan, prepare_steps
 _Result = TypeVar("_Result")
 
 _CREDENTIALS_BYTES = 12  # struct ucred: pid, uid, gid (unix(7))
+_DESCRIPTOR_BYTES = 4
 
 
 @dataclass
@@ -50,6 +52,12 @@ class Worker:
     statuses: tuple[LayerStatus, ...] = ()
     ended: tuple[int | None, int | None] | None = None
     cpu_seconds: float = 0.0
+    listener: int | None = None
+
+    def take_listener(self) -> int | None:
+        """The descriptor of the worker's way out, if there is one; whoever takes it owns it."""
+        taken, self.listener = self.listener, None
+        return taken
 
     def job(self) -> tuple[SandboxSpec, Plan]:
         """What this worker is for, and how; only once it has been told."""
@@ -148,18 +156,36 @@ def _open_data(worker: Worker, ground: Ground, spec: SandboxSpec) -> list[Source
 
 
 def receive(worker: Worker) -> tuple[dict[str, object], int] | None:
-    """The next packet from init's side and its sender's pid; an empty one at the end, None when there is none now."""
+    """The next packet from init's side and its sender's pid; an empty one at the end, None when there is none now.
+
+    A listening socket that comes along belongs to the worker from here on.
+    """
     try:
-        space = socket.CMSG_SPACE(_CREDENTIALS_BYTES)
-        packet, ancillary, _, _ = worker.gate.recvmsg(_order.MAX_PACKET_BYTES, space)
+        space = socket.CMSG_SPACE(_CREDENTIALS_BYTES) + socket.CMSG_SPACE(_DESCRIPTOR_BYTES)
+        packet, ancillary, _, _ = worker.gate.recvmsg(_order.MAX_PACKET_BYTES, space, socket.MSG_CMSG_CLOEXEC)
     except BlockingIOError:
         return None
     except OSError:
         return {}, 0
-    pid = next(
-        (struct.unpack("=iII", data)[0] for _, kind, data in ancillary if kind == socket.SCM_CREDENTIALS), 0
-    )
-    return _read(packet), pid
+    pid = 0
+    descriptors = array.array("i")
+    for _, kind, data in ancillary:
+        if kind == socket.SCM_CREDENTIALS:
+            pid = struct.unpack("=iII", data)[0]
+        elif kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    message = _read(packet)
+    _keep_listener(worker, list(descriptors), announced=message == {"listening": True})
+    return message, pid
+
+
+def _keep_listener(worker: Worker, descriptors: list[int], *, announced: bool) -> None:
+    """Keep the one that was to come, once, while the worker's program does not run yet; close any other."""
+    for fd in descriptors:
+        if announced and worker.listener is None and worker.phase == "starting" and not worker.statuses:
+            worker.listener = fd
+        else:
+            os.close(fd)
 
 
 def _read(packet: bytes) -> dict[str, object]:
@@ -193,6 +219,8 @@ def bury(worker: Worker, ground: Ground) -> None:
     worker.cpu_seconds = usage.ru_utime + usage.ru_stime
     os.close(worker.pidfd)
     worker.gate.close()
+    if (listener := worker.take_listener()) is not None:
+        os.close(listener)
     ground.users.give_back(worker.uid)
 
 

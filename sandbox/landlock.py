@@ -7,7 +7,7 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,8 +25,11 @@ _ALL_OF_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15
 _ALL_FROM_ABI_5 = (1 << 16) - 1
 _NET_SINCE, _SCOPE_SINCE = 4, 6
 _BIND_TCP_AND_CONNECT_TCP = 0b11
+_CONNECT_TCP = 0b10
 _SCOPE_ABSTRACT_UNIX_AND_SIGNAL = 0b11
-_RULE_PATH_BENEATH = 1
+_RULE_PATH_BENEATH, _RULE_NET_PORT = 1, 2
+# tcpmux: never the port that is allowed, and nothing listens there in a fresh network namespace.
+_OTHER_PORT = 1
 
 # What may be granted on something that is no directory; the kernel refuses the rest there (EINVAL).
 _FILE_RIGHTS = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
@@ -49,10 +52,11 @@ class Rule:
     access: Access
 
 
-def restrict(rules: Iterable[Rule], *, scoped: bool = True) -> int:
+def restrict(rules: Iterable[Rule], *, scoped: bool = True, connect_port: int | None = None) -> int:
     """Apply `rules` to this process and all it will start, and give the ABI version used. Needs no-new-privs.
 
-    `scoped` keeps signals and abstract sockets among the processes confined by this very call.
+    `scoped` keeps signals and abstract sockets among the processes confined by this very call. From ABI 4 on no TCP port
+    may be bound, and none connected to but `connect_port`.
     """
     abi = syscalls.landlock_abi()
     handled = _ALL_OF_ABI.get(abi, _ALL_FROM_ABI_5)
@@ -65,6 +69,9 @@ def restrict(rules: Iterable[Rule], *, scoped: bool = True) -> int:
     try:
         for rule in rules:
             _add(ruleset, rule, handled)
+        if connect_port is not None and abi >= _NET_SINCE:
+            port = struct.pack("=QQ", _CONNECT_TCP, connect_port)
+            syscalls.landlock_add_rule(ruleset, _RULE_NET_PORT, port)
         syscalls.landlock_restrict_self(ruleset)
     finally:
         os.close(ruleset)
@@ -85,7 +92,7 @@ def denial_seen(abi: int) -> str | None:
     """Do what only Landlock refuses here, and say what was refused; None when something was not.
 
     A confined process may change no mount, whatever Linux capabilities it holds; asking to make the root mount private
-    changes nothing where it is private already. From ABI 4 on it may not bind a TCP port either.
+    changes nothing where it is private already. From ABI 4 on it may not bind a TCP port either, nor connect to one.
     """
     try:
         syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
@@ -95,9 +102,18 @@ def denial_seen(abi: int) -> str | None:
 
 
 def _port_denial_seen() -> str | None:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as server:
-        try:
-            server.bind(("127.0.0.1", 0))
-        except PermissionError:
-            return "a change of mounts and a TCP port were refused"
-    return None
+    attempts: tuple[Callable[[socket.socket], None], ...] = (
+        lambda tried: tried.bind(("127.0.0.1", 0)),
+        lambda tried: tried.connect(("127.0.0.1", _OTHER_PORT)),
+    )
+    for attempt in attempts:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tried:
+            tried.setblocking(False)
+            try:
+                attempt(tried)
+            except PermissionError:
+                continue
+            except OSError:
+                return None
+            return None
+    return "a change of mounts, a TCP port and a connection were refused"

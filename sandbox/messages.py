@@ -14,6 +14,8 @@ from sandbox.spec import SandboxSpec
 # Below the kernel's default for one packet (net.core.wmem_default, 212,992 bytes, bookkeeping included).
 MAX_PACKET_BYTES = 128 * 1024
 PROTOCOL_VERSION = 1
+# No descriptor has this number.
+NOT_ARRIVED = -1
 
 Reason = Literal["exited", "signalled", "oom", "killed"]
 
@@ -47,12 +49,17 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
-    """The worker's program runs. `pid` is its init's, as this machine counts; `layers` was read from the kernel."""
+    """The worker's program runs. `pid` is its init's, as this machine counts; `layers` was read from the kernel.
+
+    `listener` is the descriptor of the socket on the worker's loopback, where it was to have one: non-blocking, and
+    owned by whoever received this. It travels beside the packet; what was decoded alone has `NOT_ARRIVED` there.
+    """
 
     request: int
     worker: int
     pid: int
     layers: tuple[LayerStatus, ...]
+    listener: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +157,13 @@ def encode_event(event: Event) -> bytes:
 
 def _event_body(event: Event) -> dict[str, object]:
     match event:
-        case Spawned(request, worker, pid, layers):
+        case Spawned(request, worker, pid, layers, listener):
             body = {
                 "request": request,
                 "worker": worker,
                 "pid": pid,
                 "layers": [asdict(item) for item in layers],
+                "listens": listener is not None,
             }
             return {"spawned": body}
         case SpawnFailed(request, SandboxUnsupported() as error):
@@ -180,8 +188,9 @@ def decode_event(packet: bytes) -> Event:
             "worker": int(worker),
             "pid": int(pid),
             "layers": list(layers),
+            "listens": bool(listens),
         }:
-            return Spawned(request, worker, pid, _layers(layers))
+            return Spawned(request, worker, pid, _layers(layers), NOT_ARRIVED if listens else None)
         case "unsupported", {"request": int(request), "layers": list(layers)}:
             return SpawnFailed(request, SandboxUnsupported(_layers(layers)))
         case "failed", {

@@ -36,6 +36,8 @@ def run(
 ) -> Finished:
     """Run `spec` to its end, killing it after `timeout_seconds`. Without `spawner` one is started and closed again.
 
+    There is no proxy here: with `network="proxy"` every connection of the program is refused.
+
     Raises:
         SandboxUnsupported, SandboxSetupFailed: the program was not started.
         SpawnerGone: the fork server ended meanwhile.
@@ -121,6 +123,8 @@ class _Conversation:
                     raise error
                 case Spawned():
                     self._started = event
+                    if event.listener is not None:
+                        os.close(event.listener)  # nobody here would answer
                 case Exited():
                     self._ended = event
 

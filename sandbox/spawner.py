@@ -5,6 +5,7 @@ became of them. Everything that touches the kernel's confinements happens in the
 """
 
 import contextlib
+import errno
 import os
 import re
 import select
@@ -12,11 +13,12 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 from sandbox import cgroup_tree
-from sandbox.errors import SandboxError, SpawnerBusy, SpawnerGone, SpecInvalid
+from sandbox.errors import SandboxError, SandboxSetupFailed, SpawnerBusy, SpawnerGone, SpecInvalid
 from sandbox.features import Features
 from sandbox.messages import (
     MAX_PACKET_BYTES,
@@ -27,6 +29,8 @@ from sandbox.messages import (
     Request,
     Signal,
     Spawn,
+    Spawned,
+    SpawnFailed,
     decode_event,
     decode_hello,
     encode_request,
@@ -39,6 +43,8 @@ START_TIMEOUT_SECONDS = 20.0
 CLOSE_TIMEOUT_SECONDS = 10.0
 # Workers of a fork server that was killed are dead within milliseconds; their groups then only wait to be removed.
 _SWEEP_SECONDS = 2.0
+# One comes with a start that asked for it; more are accepted only to be closed.
+_MAX_DESCRIPTORS = 4
 
 # The package's own folder goes last, so that nothing beside it can stand in for a module of the standard library.
 _BOOT = "import sys; sys.path.append(sys.argv[1]); from sandbox._spawnd import main; main(int(sys.argv[2]), sys.argv[3])"
@@ -133,26 +139,53 @@ class Spawner:
     def receive(self) -> list[Event]:
         """What happened since the last time; empty when nothing did. Never blocks.
 
+        A `listener` in a `Spawned` is the caller's from here on. A worker whose listener was lost on the way, because
+        this process has no descriptors left, is killed and comes out as `SpawnFailed`.
+
         Raises:
             SpawnerGone: the fork server has ended, and nothing is left to be received.
         """
         events: list[Event] = []
-        while True:
-            try:
-                packet = self._channel.recv(MAX_PACKET_BYTES)
-            except BlockingIOError:
-                return events
-            except OSError:
-                packet = b""
-            if not packet:
-                break
-            try:
-                events.append(decode_event(packet))
-            except MalformedMessage as error:
-                raise SpawnerGone(f"the fork server does not make sense: {error}") from None
-        if not events:
-            raise SpawnerGone("the fork server has ended, and its workers with it")
+        try:
+            while (event := self._next_event()) is not None:
+                events.append(event)
+        except SpawnerGone:
+            if events:
+                return events  # the next call says it again
+            raise
         return events
+
+    def _next_event(self) -> Event | None:
+        descriptors: list[int] = []
+        try:
+            flags = socket.MSG_CMSG_CLOEXEC
+            packet, descriptors, _, _ = socket.recv_fds(
+                self._channel, MAX_PACKET_BYTES, _MAX_DESCRIPTORS, flags
+            )
+            if not packet:
+                raise SpawnerGone("the fork server has ended, and its workers with it")
+            return self._with_listener(decode_event(packet), descriptors)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise SpawnerGone(f"the fork server cannot be heard any more: {error.strerror}") from None
+        except MalformedMessage as error:
+            # Said for good: what comes after it cannot be trusted either.
+            self._channel.shutdown(socket.SHUT_RDWR)
+            raise SpawnerGone(f"the fork server does not make sense: {error}") from None
+        finally:
+            for fd in descriptors:
+                os.close(fd)
+
+    def _with_listener(self, event: Event, descriptors: list[int]) -> Event:
+        """The event with the descriptor that came along taken out of `descriptors`."""
+        if not isinstance(event, Spawned) or event.listener is None:
+            return event
+        if descriptors:
+            return replace(event, listener=descriptors.pop(0))
+        with contextlib.suppress(SandboxError):
+            self.kill(event.worker)
+        return SpawnFailed(event.request, SandboxSetupFailed("receive-listener", errno.EMFILE))
 
     def close(self) -> None:
         """End every worker and the fork server; blocks for at most `CLOSE_TIMEOUT_SECONDS`. Idempotent.

@@ -91,7 +91,8 @@ class SandboxSpec:
     """One worker to be. `disable` leaves layers out on purpose and exists for tests that prove a test can fail.
 
     `data` is a directory of this machine, made by the caller, given by a path without symbolic links; it appears as
-    /data, writable and never executable. `cwd` is a path inside.
+    /data, writable and never executable. `cwd` is a path inside. `network` is nothing, or with "proxy" one listening
+    socket on the worker's own loopback, which arrives with `Spawned` (see `egress`).
     """
 
     name: str
@@ -103,7 +104,7 @@ class SandboxSpec:
     data: str | None = None
     limits: Limits = field(default_factory=Limits)
     seccomp: str = "default"
-    network: Literal["none"] = "none"
+    network: Literal["none", "proxy"] = "none"
     require: frozenset[str] = frozenset()
     disable: frozenset[str] = frozenset()
 
@@ -115,8 +116,8 @@ class SandboxSpec:
         _check_path("cwd", self.cwd)
         if self.data is not None:
             _check_path("data", self.data)
-        if self.network != "none":
-            raise SpecInvalid(f"network {self.network!r} is not known; allowed: none")
+        if self.network not in {"none", "proxy"}:
+            raise SpecInvalid(f"network {self.network!r} is not known; allowed: none, proxy")
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", self.seccomp):
             raise SpecInvalid(f"seccomp profile name {self.seccomp!r} is not a-z, 0-9 and hyphens")
         for title, layers in (("require", self.require), ("disable", self.disable)):

@@ -7,6 +7,7 @@ The order matters, and each place has its reason:
 - the user as soon as there is one (a mapped user namespace), as late as possible without (the steps need privilege);
 - whatever does not depend on the specification before it is known, since that is off the time of a start: /proc, the
   end of user namespaces (which the writing to /proc needs), the bounding set, no-new-privs, and the fork of the worker;
+- the way out (`egress`) as soon as it is known that there is to be one, while a port may still be bound;
 - the file system while mounts may still be changed; Landlock after it, since it names places in it and forbids
   changing mounts;
 - Linux capabilities after everything that needs them; seccomp last, since it denies most of the calls above.
@@ -22,6 +23,9 @@ from sandbox.errors import SandboxUnsupported
 from sandbox.features import Features
 from sandbox.layers import LAYERS, LayerStatus, lacking
 from sandbox.spec import SandboxSpec
+
+# What makes the worker's loopback the only way out; without one of them there would be another, or nobody would know.
+_EGRESS_NEEDS = frozenset({"netns", "seccomp", "landlock"})
 
 # A layer that means nothing without another one.
 _DEPENDS = {"rootfs": "mountns", "landlock": "no-new-privs", "seccomp": "no-new-privs"}
@@ -55,17 +59,25 @@ def decide(spec: SandboxSpec, features: Features) -> Plan:
         SandboxUnsupported: a required layer would be missing.
     """
     absent = _absent(spec, features)
-    if missing := lacking([*absent.values(), *_others_enforced(absent)], spec.require):
+    needed = spec.require | _needed_for_egress(spec)
+    if missing := lacking([*absent.values(), *_others_enforced(absent)], needed):
         raise SandboxUnsupported(missing)
     layers = frozenset(LAYERS) - absent.keys()
     return Plan(
         layers,
         tuple(absent.values()),
         prepare_steps(layers),
-        confine_steps(layers),
+        confine_steps(layers, egress=spec.network == "proxy"),
         withdraw_steps(layers),
         finish_steps(layers),
     )
+
+
+def _needed_for_egress(spec: SandboxSpec) -> frozenset[str]:
+    """Without a network namespace the port would be this machine's: that one is never left out, not even on purpose."""
+    if spec.network == "none":
+        return frozenset()
+    return _EGRESS_NEEDS - (spec.disable - {"netns"})
 
 
 def prepare_steps(layers: frozenset[str]) -> tuple[str, ...]:
@@ -92,10 +104,11 @@ def prepare_steps(layers: frozenset[str]) -> tuple[str, ...]:
     )
 
 
-def confine_steps(layers: frozenset[str]) -> tuple[str, ...]:
+def confine_steps(layers: frozenset[str], *, egress: bool = False) -> tuple[str, ...]:
     """What init does for both once it knows: the worker goes on when this is done."""
     return _chosen(
         ("load-filter", "seccomp" in layers),
+        ("open-egress", egress),
         ("assemble-root", "rootfs" in layers),
         ("enter-root", "rootfs" in layers),
         ("set-hostname", "utsns" in layers),
