@@ -14,7 +14,7 @@ from mcphost.errors import McpHostError, PolicyError
 from sandbox import SandboxError
 
 if TYPE_CHECKING:
-    from mcphost.plan import Plan
+    from mcphost.plan import Plan, ServerPlan
 
 EX_CONFIG: Final = 78
 
@@ -117,6 +117,7 @@ def _described(plan: "Plan") -> str:
         lines.append(f"  runs   {' '.join(sandbox.argv)}")
         lines.append(f"  env    {', '.join(key for key, _ in sandbox.env)}")
         lines.extend(f"  {'writes' if each.writable else 'reads '} {each.source}" for each in sandbox.mounts)
+        lines.append(f"  egress {_egress(server)}")
         lines.extend(f"  tmpfs  {each.target} ({each.size_bytes} bytes)" for each in sandbox.tmpfs)
         lines.append(
             f"  limits memory {limits.memory_bytes} bytes, {limits.pids} processes, "
@@ -132,6 +133,14 @@ def _described(plan: "Plan") -> str:
         if tenant.deny:
             lines.append(f"  deny   {', '.join(tenant.deny)}")
     return "\n".join(lines)
+
+
+def _egress(server: "ServerPlan") -> str:
+    if server.egress is None:
+        return "none"
+    reached = ", ".join(str(rule) for rule in server.egress.rules)
+    ranges = ", ".join(str(network) for network in server.egress.networks)
+    return f"{reached}{f'; also at {ranges}' if ranges else ''}"
 
 
 def _fail(message: str, status: int) -> NoReturn:

@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from mcphost.decisions.admission import Limits
 from mcphost.decisions.ratelimit import Rate
@@ -15,8 +15,8 @@ from mcphost.decisions.restart import RestartPolicy
 from mcphost.policy import Policy, Program, ResolvedProfile, Secret, Server, interpolate
 from mcphost.policy import Tenant as PolicyTenant
 from mcphost.workers.settings import SHARED, Expectation, Timeouts
+from sandbox import EGRESS_HOST, EGRESS_PORT, Egress, Mount, SandboxSpec, Tmpfs
 from sandbox import Limits as SandboxLimits
-from sandbox import Mount, SandboxSpec, Tmpfs
 
 RealPath = Callable[[str], str]
 
@@ -29,6 +29,27 @@ _BASE_ENVIRONMENT: Final = (
 )
 _NAME_CHARACTERS: Final = 39  # with a dash and the digest, what a sandbox's name may have
 _DIGEST_CHARACTERS: Final = 8
+
+# Libraries and programs read either case; curl reads `http_proxy` in lower case only.
+_PROXY: Final = f"http://{EGRESS_HOST}:{EGRESS_PORT}"
+_PROXY_ENVIRONMENT: Final = (
+    *(
+        (name, _PROXY)
+        for word in ("HTTP", "HTTPS", "ALL")
+        for name in (f"{word}_PROXY", f"{word.lower()}_proxy")
+    ),
+    *((name, "localhost,127.0.0.1,::1") for name in ("NO_PROXY", "no_proxy")),
+    ("NODE_USE_ENV_PROXY", "1"),  # Node.js 22.21 and 24: fetch and http go by the variables above
+)
+# Where Debian's programs look without being told, and the variables for those that look elsewhere.
+CERTIFICATES: Final = "/etc/ssl/certs/ca-certificates.crt"
+_CERTIFICATE_VARIABLES: Final = (
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "NODE_EXTRA_CA_CERTS",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+)
 
 _BASE_PATH: Final = ("/usr/local/bin", "/usr/bin", "/bin")
 
@@ -48,6 +69,7 @@ class SandboxTemplate:
     limits: SandboxLimits
     syscalls: str
     require: frozenset[str]
+    network: Literal["none", "proxy"]
 
     def fill(self, name: str, secrets: Mapping[str, Secret], data: str | None) -> SandboxSpec:
         """The spec of one worker. Every secret that `env` names must be there."""
@@ -61,17 +83,19 @@ class SandboxTemplate:
             data=data,
             limits=self.limits,
             seccomp=self.syscalls,
+            network=self.network,
             require=self.require,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class ServerPlan:
-    """One server as it will run."""
+    """One server as it will run. `egress` is what its workers may reach, None for nothing."""
 
     name: str
     server: Server
     sandbox: SandboxTemplate
+    egress: Egress | None
     timeouts: Timeouts
     restart: RestartPolicy
     expect: Expectation
@@ -98,14 +122,21 @@ class Plan:
     tenants: Mapping[str, TenantPlan]
 
 
-def compile_plan(policy: Policy, programs: Mapping[str, Program], real_path: RealPath = str) -> Plan:
+def compile_plan(
+    policy: Policy,
+    programs: Mapping[str, Program],
+    real_path: RealPath = str,
+    certificates: str | None = None,
+) -> Plan:
     """Resolve a policy. `programs` holds what each server's command was found to be.
+
+    `certificates` is the file of trusted authorities that workers with egress find at `CERTIFICATES`.
 
     `real_path` gives the place that a path leads to now. Links are resolved here, once, and never again when a
     worker starts, for another worker may have written a link by then.
     """
     servers = {
-        name: _server(policy, name, server, programs[name], real_path)
+        name: _server(policy, name, server, programs[name], _Places(real_path, certificates))
         for name, server in policy.servers.items()
     }
     tenants = {name: _tenant(name, tenant, servers) for name, tenant in policy.tenants.items()}
@@ -141,13 +172,22 @@ def data_directory(state_dir: str | None, tenant: str, server: str) -> str | Non
     return f"{state_dir}/data/{tenant}/{server}"
 
 
-def _server(policy: Policy, name: str, server: Server, program: Program, real_path: RealPath) -> ServerPlan:
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """What this machine's file system is asked about."""
+
+    real_path: RealPath
+    certificates: str | None
+
+
+def _server(policy: Policy, name: str, server: Server, program: Program, places: _Places) -> ServerPlan:
     profile = policy.profile(server.profile)
     settings = server.restart
     return ServerPlan(
         name=name,
         server=server,
-        sandbox=_sandbox(policy, server, profile, program, real_path),
+        sandbox=_sandbox(policy, server, profile, program, places),
+        egress=Egress(profile.egress, profile.allow_addresses) if profile.egress else None,
         timeouts=Timeouts(
             server.timeouts.start, server.timeouts.call, server.timeouts.stop, dict(server.timeouts.tools)
         ),
@@ -160,14 +200,16 @@ def _server(policy: Policy, name: str, server: Server, program: Program, real_pa
 
 
 def _sandbox(
-    policy: Policy, server: Server, profile: ResolvedProfile, program: Program, real_path: RealPath
+    policy: Policy, server: Server, profile: ResolvedProfile, program: Program, places: _Places
 ) -> SandboxTemplate:
+    mounts = _mounts(profile, program.read, places.real_path)
+    certificates = _certificates(profile, mounts, places)
     tmpfs = tuple(Tmpfs(target=path, size_bytes=size) for path, size in profile.tmpfs.items())
     return SandboxTemplate(
         argv=program.argv,
-        env=_environment(server, program),
+        env=_environment(server, program, _network_environment(profile, has_certificates=bool(certificates))),
         cwd=server.cwd or "/",
-        mounts=_mounts(profile, program.read, real_path),
+        mounts=(*mounts, *certificates),
         tmpfs=tmpfs,
         limits=SandboxLimits(
             memory_bytes=profile.memory_bytes,
@@ -178,13 +220,33 @@ def _sandbox(
         ),
         syscalls=profile.syscalls,
         require=frozenset(policy.require),
+        network="proxy" if profile.egress else "none",
     )
 
 
-def _environment(server: Server, program: Program) -> tuple[tuple[str, str], ...]:
+def _environment(
+    server: Server, program: Program, network: Sequence[tuple[str, str]]
+) -> tuple[tuple[str, str], ...]:
     """What the policy gives, over a small base. Nothing of the runtime's own environment is passed on."""
     path = ":".join(dict.fromkeys((*program.search, *_BASE_PATH))).replace("$", "$$")
-    return tuple({**dict(_BASE_ENVIRONMENT), "PATH": path, **server.env}.items())
+    return tuple({**dict(_BASE_ENVIRONMENT), **dict(network), "PATH": path, **server.env}.items())
+
+
+def _network_environment(profile: ResolvedProfile, *, has_certificates: bool) -> list[tuple[str, str]]:
+    """Where clients find their proxy. A server that is told otherwise only finds nothing: there is no other way."""
+    if not profile.egress:
+        return []
+    certificates = _CERTIFICATE_VARIABLES if has_certificates else ()
+    return [*_PROXY_ENVIRONMENT, *((name, CERTIFICATES) for name in certificates)]
+
+
+def _certificates(profile: ResolvedProfile, mounts: Sequence[Mount], places: _Places) -> list[Mount]:
+    """The trusted authorities, as one file; nothing where the policy itself grants files at that place."""
+    if not profile.egress or places.certificates is None:
+        return []
+    if any(f"{CERTIFICATES}/".startswith(f"{mount.target}/") for mount in mounts):
+        return []
+    return [Mount(source=places.real_path(places.certificates), target=CERTIFICATES)]
 
 
 def _mounts(profile: ResolvedProfile, read: Sequence[str], real_path: RealPath) -> tuple[Mount, ...]:

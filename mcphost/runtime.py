@@ -35,7 +35,15 @@ from mcphost.decisions.permissions import Permissions
 from mcphost.decisions.sessions import Sessions
 from mcphost.errors import NotFound, PolicyInvalid, StartRefused
 from mcphost.plan import Plan, ServerPlan, compile_plan, contested_mounts, data_directory, worker_name
-from mcphost.policy import Fault, Policy, Program, Secret, resolve_program, resolve_secrets
+from mcphost.policy import (
+    Fault,
+    Policy,
+    Program,
+    Secret,
+    certificate_bundle,
+    resolve_program,
+    resolve_secrets,
+)
 from mcphost.protocol import jsonrpc
 from mcphost.telemetry.metrics import Metrics
 from mcphost.transports.admin import admin_app
@@ -82,7 +90,7 @@ def make_plan(policy: Policy, environ: Mapping[str, str]) -> Plan:
             problems.append(policy.problem(("mcpServers", name), fault))
     if problems:
         raise PolicyInvalid(problems)
-    plan = compile_plan(policy, programs, os.path.realpath)
+    plan = compile_plan(policy, programs, os.path.realpath, certificate_bundle(environ))
     for name, source, place in contested_mounts(plan):
         why = f"is granted {source}, which lies below {place}, where workers may write; keep them apart"
         problems.append(policy.problem(("mcpServers", name), Fault(why)))
@@ -322,4 +330,5 @@ def _settings(
         expect=server.expect,
         concurrency=server.server.concurrency,
         message_bytes=server.message_bytes,
+        egress=server.egress,
     )

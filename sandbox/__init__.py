@@ -11,6 +11,8 @@ from sandbox.doctor import diagnose, shown
 from sandbox.egress import (
     EGRESS_HOST,
     EGRESS_PORT,
+    MAX_EGRESS_NETWORKS,
+    MAX_EGRESS_RULES,
     Address,
     Egress,
     EgressRule,
@@ -39,6 +41,8 @@ __all__ = [
     "EGRESS_HOST",
     "EGRESS_PORT",
     "LAYERS",
+    "MAX_EGRESS_NETWORKS",
+    "MAX_EGRESS_RULES",
     "UNRECOGNIZED_NAME",
     "Ability",
     "Address",

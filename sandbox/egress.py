@@ -21,7 +21,6 @@ an agreed name (domain fronting), so whoever is listed is trusted to keep its si
 
 import ipaddress
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sandbox.errors import SpecInvalid
@@ -33,8 +32,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 EGRESS_HOST, EGRESS_PORT = "127.0.0.1", 3128
 
 # A list is looked through for every connection, and people have to be able to review it.
-MAX_RULES = 256
-MAX_NETWORKS = 64
+MAX_EGRESS_RULES = 256
+MAX_EGRESS_NETWORKS = 64
 _MAX_PORT = 65535
 _MAX_HOST = 253  # RFC 1035, section 2.3.4, without the root's dot
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -107,8 +106,8 @@ class Egress:
     networks: tuple[Network, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.rules) > MAX_RULES or len(self.networks) > MAX_NETWORKS:
-            raise SpecInvalid(f"more than {MAX_RULES} rules or {MAX_NETWORKS} networks")
+        if len(self.rules) > MAX_EGRESS_RULES or len(self.networks) > MAX_EGRESS_NETWORKS:
+            raise SpecInvalid(f"more than {MAX_EGRESS_RULES} rules or {MAX_EGRESS_NETWORKS} networks")
 
     def allows(self, host: str, port: int) -> bool:
         """Whether a host in its normal form is listed with this port."""
@@ -121,24 +120,21 @@ class Egress:
         )
 
 
-def parse_rule(text: str, networks: Iterable[Network] = ()) -> EgressRule:
+def parse_rule(text: str) -> EgressRule:
     """The entry that `host:port`, `*.host:port`, `1.1.1.1:443` or `[2606:4700::1111]:443` means.
 
-    A host of other letters is turned into its `xn--` form. `networks` are those that are allowed though not public.
+    A host of other letters is turned into its `xn--` form. Whether an address may be reached is not judged here.
 
     Raises:
-        SpecInvalid: it means nothing, or something that would be refused at every connection.
+        SpecInvalid: it means nothing.
     """
     host, colon, port = text.rpartition(":")
     if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not host:
         raise SpecInvalid("is not host:port; a port has to be given, an IPv6 address stands in brackets")
     below = host.startswith("*.")
     name = normal_host(_ascii(host.removeprefix("*.")))
-    address = address_of(name)
-    if below and (address is not None or "." not in name):
+    if below and (address_of(name) is not None or "." not in name):
         raise SpecInvalid("a wildcard needs a name of at least two labels, such as *.example.com:443")
-    if address is not None and (why := Egress((), tuple(networks)).refuses(address)):
-        raise SpecInvalid(f"{address} cannot be reached by any worker: {why}")
     return EgressRule(name, int(port), below)
 
 

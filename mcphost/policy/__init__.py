@@ -6,6 +6,7 @@ starts, connects or writes anything; secrets and programs are looked up only by 
 """
 
 from mcphost.policy.addresses import Address
+from mcphost.policy.certificates import certificate_bundle
 from mcphost.policy.credentials import Credential, ResolvedSecrets, resolve_secrets
 from mcphost.policy.faults import Fault
 from mcphost.policy.loading import load, loads
@@ -45,6 +46,7 @@ __all__ = [
     "TenantLimits",
     "Timeouts",
     "Token",
+    "certificate_bundle",
     "interpolate",
     "json_schema",
     "load",

@@ -5,12 +5,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mcphost.policy.faults import Fault, listing, must_be_known, nearest
+from mcphost.policy.faults import Fault, first_repeated, listing, must_be_known, nearest
 from mcphost.policy.places import KeyPath
-from mcphost.policy.profiles import DEFAULT_PROFILE, lineage
+from mcphost.policy.profiles import DEFAULT_PROFILE, Profile, lineage, resolve_profile
 from mcphost.policy.secrets import secret_names
 from mcphost.policy.servers import Server
 from mcphost.policy.tenants import Tenant, server_part
+from sandbox import Egress, address_of
 
 if TYPE_CHECKING:
     from mcphost.policy.models import Policy
@@ -82,6 +83,22 @@ def _profile_faults(policy: "Policy", declared: Declared) -> Iterator[Fault]:
             lineage(policy.profiles, name)
         except Fault as fault:
             yield Fault(fault.message, at=at)
+            continue
+        yield from _egress_faults(policy.profiles, name)
+
+
+def _egress_faults(profiles: Mapping[str, Profile], name: str) -> Iterator[Fault]:
+    """Entries that are given twice, or are addresses that would be refused at every connection."""
+    written = profiles[name].network.egress or ()
+    at = ("profiles", name, "network", "egress")
+    repeated = first_repeated(map(str, written))
+    if repeated is not None:
+        yield Fault("is listed twice", at=(*at, repeated))
+    allowed = Egress((), resolve_profile(profiles, name).allow_addresses)
+    for index, rule in enumerate(written):
+        address = address_of(rule.host)
+        if address is not None and (why := allowed.refuses(address)):
+            yield Fault(f"no worker can reach this address: {why}", at=(*at, index))
 
 
 def _server_faults(policy: "Policy", declared: Declared) -> Iterator[Fault]:

@@ -7,14 +7,32 @@ inherited one as a whole.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 from types import MappingProxyType
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
 
 from mcphost.policy.faults import Fault
 from mcphost.policy.fields import AbsolutePath, Items, Model, PlainName
 from mcphost.policy.units import ByteSize, CpuMillis, at_least
+from sandbox import (
+    MAX_EGRESS_NETWORKS,
+    MAX_EGRESS_RULES,
+    EgressRule,
+    Network,
+    SpecInvalid,
+    parse_network,
+    parse_rule,
+)
 
 _T = TypeVar("_T")
 
@@ -33,16 +51,64 @@ def _grantable(path: str) -> str:
     return path
 
 
-def _no_egress(value: object) -> object:
-    """An empty list means none."""
-    return "none" if value == [] else value
+def _egress_list(value: object) -> object:
+    """`none` is the list with nothing in it."""
+    if isinstance(value, str) and value != "none":
+        raise Fault("is neither `none` nor a list of host:port", allowed="none, or [host:port, ...]")
+    return [] if value == "none" else value
+
+
+def _read_rule(value: object) -> EgressRule:
+    if isinstance(value, EgressRule):
+        return value
+    try:
+        return parse_rule(_text(value))
+    except SpecInvalid as error:
+        raise Fault(error.message, allowed='host:port or "*.host:port"') from None
+
+
+def _read_network(value: object) -> Network:
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    try:
+        return parse_network(_text(value))
+    except SpecInvalid as error:
+        raise Fault(error.message) from None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise Fault("must be text; put it in quotes")
+    return value
 
 
 GrantedPath = Annotated[AbsolutePath, AfterValidator(_grantable)]
-Egress = Annotated[
-    Literal["none"],
-    BeforeValidator(_no_egress),
-    WithJsonSchema({"enum": ["none", []]}),
+EgressEntry = Annotated[
+    EgressRule, InstanceOf, BeforeValidator(_read_rule), PlainSerializer(str, when_used="json")
+]
+EgressList = Annotated[
+    Items[EgressEntry],
+    Field(max_length=MAX_EGRESS_RULES),
+    BeforeValidator(_egress_list),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": ["none"]},
+                {
+                    "type": "array",
+                    "maxItems": MAX_EGRESS_RULES,
+                    "items": {"type": "string", "pattern": "^.+:[0-9]{1,5}$"},
+                },
+            ]
+        }
+    ),
+]
+AddressRange = Annotated[
+    IPv4Network | IPv6Network,
+    InstanceOf,
+    BeforeValidator(_read_network),
+    PlainSerializer(str, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$"}),
 ]
 
 
@@ -73,8 +139,11 @@ class FilesystemSettings(Model):
 class NetworkSettings(Model):
     """What a worker can reach."""
 
-    egress: Egress | None = None
-    """`none`: no network at all. Built in: none."""
+    egress: EgressList | None = None
+    """`none`: no network at all. Else what can be reached, over TLS: host:port, "*.host:port". Built in: none."""
+
+    allow_addresses: Annotated[Items[AddressRange], Field(max_length=MAX_EGRESS_NETWORKS)] | None = None
+    """Ranges that names may lead to though they are not public. Built in: none."""
 
 
 class ResourceLimits(Model):
@@ -130,7 +199,8 @@ class ResolvedProfile:
     read: tuple[str, ...] = ("/usr",)
     write: tuple[str, ...] = ()
     tmpfs: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({"/tmp": 64 * 1024 * 1024}))  # noqa: S108 - inside the sandbox
-    egress: Literal["none"] = "none"
+    egress: tuple[EgressRule, ...] = ()
+    allow_addresses: tuple[Network, ...] = ()
     syscalls: Literal["default"] = "default"
     cpu_millis: int = 1000
     memory_bytes: int = 256 * 1024 * 1024
@@ -174,6 +244,7 @@ def _overlaid(below: ResolvedProfile, profile: Profile) -> ResolvedProfile:
         write=_said(files.write, below.write),
         tmpfs=below.tmpfs if files.tmpfs is None else MappingProxyType(dict(files.tmpfs)),
         egress=_said(profile.network.egress, below.egress),
+        allow_addresses=_said(profile.network.allow_addresses, below.allow_addresses),
         syscalls=_said(profile.syscalls, below.syscalls),
         cpu_millis=_said(limits.cpu, below.cpu_millis),
         memory_bytes=_said(limits.memory, below.memory_bytes),

@@ -25,7 +25,6 @@ LATER: tuple[Later, ...] = (
     Later(("routes",)),
     Later(("audit",)),
     Later(("tests",)),
-    Later(("profiles", "*", "network", "egress"), lambda v: isinstance(v, list) and bool(v), "none"),
     Later(("mcpServers", "*", "spawn")),
     Later(("mcpServers", "*", "warm")),
     Later(("mcpServers", "*", "replicas")),

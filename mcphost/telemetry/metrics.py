@@ -49,6 +49,20 @@ class Metrics:
             "tenant",
             "what",
         )
+        self._egress_bytes = self._counter(
+            "mcphost_egress_bytes",
+            "Bytes that workers sent and received through their proxy.",
+            "server",
+            "tenant",
+            "direction",
+        )
+        self._egress_connections = self._counter(
+            "mcphost_egress_connections",
+            "Connections of workers to their proxy that have ended.",
+            "server",
+            "tenant",
+            "outcome",
+        )
         self._states = Gauge(
             "mcphost_worker_state", "1 for the state a worker set is in.", ["server", "tenant", "state"],
             registry=self.registry,
@@ -91,6 +105,14 @@ class Metrics:
     def oddity(self, server: str, tenant: str, what: str) -> None:
         """Count a worker's message that was passed over."""
         self._oddities.labels(server, tenant, what).inc()
+
+    def egress_bytes(self, server: str, tenant: str, direction: str, count: int) -> None:
+        """Count what went through a worker's proxy: `sent` by the worker, or `received`."""
+        self._egress_bytes.labels(server, tenant, direction).inc(count)
+
+    def egress_connection(self, server: str, tenant: str, outcome: str) -> None:
+        """Count a connection of a worker to its proxy at its end."""
+        self._egress_connections.labels(server, tenant, outcome).inc()
 
     def worker_state(self, server: str, tenant: str, *, old: str, new: str) -> None:
         """Move a worker set from one state to another."""

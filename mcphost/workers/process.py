@@ -5,13 +5,14 @@ died with it (their init is told by the kernel), so each is reported as ended an
 """
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from fcntl import F_SETPIPE_SZ, fcntl
 from typing import Final, Literal, cast
 
 import anyio
+import anyio.abc
 import anyio.to_thread
 
 from mcphost.telemetry.logs import logger
@@ -72,7 +73,8 @@ class Ended:
 class Process:
     """One sandboxed process: our ends of its pipes, its layers, and how it ended.
 
-    The owner of the three descriptors is whoever takes them; `Launcher` closes those of failed starts only.
+    The owner of the three descriptors is whoever takes them; `Launcher` closes those of failed starts only. The socket
+    on the worker's loopback, where there is one, is closed at the end unless somebody has taken it.
     """
 
     def __init__(self, launcher: "Launcher", started: Spawned, pipes: "Pipes") -> None:
@@ -81,11 +83,22 @@ class Process:
         self.pid = started.pid
         self.layers: tuple[LayerStatus, ...] = started.layers
         self.stdin, self.stdout, self.stderr = pipes.ours
+        self._listener = started.listener
         self.ended: Ended | None = None
         self._gone = anyio.Event()
 
     def __repr__(self) -> str:
         return f"<Process {self.pid} {self.ended or 'running'}>"
+
+    def take_listener(self) -> int | None:
+        """The socket on the worker's loopback, once; from here on the caller's to close."""
+        taken, self._listener = self._listener, None
+        return taken
+
+    def close_listener(self) -> None:
+        """Close that socket, unless it was taken. Idempotent."""
+        if (listener := self.take_listener()) is not None:
+            os.close(listener)
 
     async def wait_ended(self) -> Ended:
         """Wait until nothing of the process is left, its descendants included."""
@@ -105,6 +118,7 @@ class Process:
     def set_ended(self, ended: Ended) -> None:
         """Called by the launcher, once."""
         self.ended = ended
+        self.close_listener()
         self._gone.set()
 
 
@@ -154,6 +168,7 @@ class Launcher:
         self._running: dict[int, Process] = {}
         self._spawner_back = anyio.Event()
         self._closing = False
+        self._tasks: anyio.abc.TaskGroup
 
     def __repr__(self) -> str:
         return f"<Launcher {len(self._running)} running, {len(self._starting)} starting>"
@@ -165,8 +180,8 @@ class Launcher:
         launcher = cls(name)
         launcher._spawner = await anyio.to_thread.run_sync(lambda: Spawner.start(name=name))
         try:
-            async with background_tasks() as tasks:
-                tasks.start_soon(launcher._watch)
+            async with background_tasks() as launcher._tasks:
+                launcher._tasks.start_soon(launcher._watch)
                 yield launcher
         finally:
             launcher._closing = True
@@ -233,11 +248,16 @@ class Launcher:
             start.abandoned = True
             if start.process is not None:
                 start.process.kill()
+                start.process.close_listener()
                 _close(pipes.ours)
             raise
         if start.error is not None:
             raise start.error
         return cast("Process", start.process)
+
+    def look_after(self, work: Callable[[], Coroutine[object, object, None]], name: str) -> None:
+        """Run `work`, which is about one process of this launcher and ends with it. It must handle its own errors."""
+        self._tasks.start_soon(work, name=name)
 
     def signal(self, worker: int, number: int) -> None:
         """Send a signal to a worker of this launcher."""
@@ -285,6 +305,8 @@ class Launcher:
             return
         start = self._starting.pop(event.request, None)
         if start is None:
+            if isinstance(event, Spawned) and event.listener is not None:
+                os.close(event.listener)
             return
         if isinstance(event, SpawnFailed):
             start.error = event.error
@@ -294,6 +316,7 @@ class Launcher:
             self._running[event.worker] = start.process
             if start.abandoned:
                 start.process.kill()
+                start.process.close_listener()
                 _close(start.pipes.ours)
         start.done.set()
 

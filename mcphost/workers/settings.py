@@ -6,7 +6,7 @@ from typing import Literal
 
 from mcphost.decisions.restart import RestartPolicy
 from mcphost.protocol.upstream import EraChoice
-from sandbox import SandboxSpec
+from sandbox import Egress, SandboxSpec
 
 SHARED = ""  # the tenant of a worker that serves all tenants
 
@@ -38,7 +38,8 @@ class ServerSettings:
     """One server of the policy, as its workers need it.
 
     `sandbox` gives the spec for a tenant's worker (`SHARED` for all); it reads that tenant's secrets, so it is
-    asked at each start and its answer is not kept. It may raise PolicyError.
+    asked at each start and its answer is not kept. It may raise PolicyError. `egress` is what its workers may reach;
+    None for no network at all.
     """
 
     name: str
@@ -51,6 +52,7 @@ class ServerSettings:
     expect: Expectation
     concurrency: int
     message_bytes: int
+    egress: Egress | None = None
 
     def tenant_of(self, tenant: str) -> str:
         """Whose worker a tenant's call goes to."""

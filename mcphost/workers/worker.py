@@ -7,6 +7,7 @@ import signal
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import anyio
@@ -21,9 +22,11 @@ from mcphost.protocol.upstream import ServerFacts, Upstream
 from mcphost.telemetry.logs import logger, printable
 from mcphost.telemetry.metrics import Metrics
 from mcphost.workers.connection import Build, Connection, InFlight, OnProgress
+from mcphost.workers.dialing import Dialer
+from mcphost.workers.egress import EgressProxy
 from mcphost.workers.process import Ended, Launcher, Process
 from mcphost.workers.settings import ServerSettings
-from sandbox import SandboxError
+from sandbox import Egress, SandboxError
 
 # A list is cut apart item by item, which takes many times its size; real ones have some ten KiB.
 MAX_LIST_BYTES: Final = 4 * 1024 * 1024
@@ -194,6 +197,11 @@ class Worker:
         machine: Upstream[InFlight] = Upstream(era=self._settings.era, client_info=client_info)
         spec = self._settings.sandbox(self.identity.tenant)
         self._process = await launcher.start(spec)
+        if self._settings.egress is not None:
+            launcher.look_after(
+                partial(self._serve_egress, self._process, self._settings.egress),
+                f"egress of {self.identity}",
+            )
         self._connection = Connection(
             machine,
             message_bytes=self._settings.message_bytes,
@@ -206,6 +214,19 @@ class Worker:
         except BaseException:
             self._process.kill()
             raise
+
+    async def _serve_egress(self, process: Process, egress: Egress) -> None:
+        """The way out of one process, until that process has ended."""
+        listener = process.take_listener()
+        if listener is None:
+            return  # it has ended meanwhile
+        labels = (self.identity.server, self.identity.tenant)
+        proxy = EgressProxy(listener, Dialer(egress), egress, labels=labels, metrics=self._metrics)
+        try:
+            async with proxy.serving():
+                await process.wait_ended()
+        except Exception:  # noqa: BLE001 - the boundary of one way out: its bug must not end other workers
+            logger().exception("egress_broke", server=labels[0], tenant=labels[1])
 
     async def _shake_hands(self) -> None:
         await self._settled.wait()
