@@ -31,7 +31,7 @@ from sandbox.errors import (
 )
 from sandbox.features import Features, probe, unmet
 from sandbox.layers import LAYERS, LayerStatus
-from sandbox.messages import Exited, Spawned, SpawnFailed
+from sandbox.messages import Exited, KillReason, Spawned, SpawnFailed
 from sandbox.oneshot import Finished, run
 from sandbox.spawner import Spawner
 from sandbox.spec import Limits, Mount, SandboxSpec, Tmpfs
@@ -59,6 +59,7 @@ __all__ = [
     "Finished",
     "HelloReader",
     "HelloRefused",
+    "KillReason",
     "LayerStatus",
     "Limits",
     "Mount",

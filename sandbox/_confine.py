@@ -126,6 +126,10 @@ def _assemble_root(subject: Subject) -> None:
     subject.order, subject.proc = replace(order, root=-1, sources=()), -1
 
 
+def _set_rlimits(subject: Subject) -> None:
+    rlimits.apply(subject.told.spec.limits, grouped="cgroup.pids" in subject.told.layers)
+
+
 def _restrict_landlock(subject: Subject) -> None:
     port = EGRESS_PORT if subject.told.spec.network == "proxy" else None
     subject.landlock_abi = landlock.restrict(landlock_rules(subject.told), connect_port=port)
@@ -202,7 +206,7 @@ STEPS: dict[str, Callable[[Subject], None]] = {
     "enter-root": lambda _: rootfs.enter(),
     "leave-old-root": lambda _: rootfs.leave_old(),
     "set-hostname": lambda subject: syscalls.sethostname(subject.told.spec.name),
-    "set-rlimits": lambda subject: rlimits.apply(subject.told.spec.limits),
+    "set-rlimits": _set_rlimits,
     "lock-capabilities": lambda _: privileges.lock_down(),
     "forbid-new-privileges": lambda _: privileges.forbid_new(),
     "restrict-landlock": _restrict_landlock,

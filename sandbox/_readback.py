@@ -37,7 +37,7 @@ def statuses(
         _capabilities(fields),
         _landlock(evidence),
         _equals("seccomp", "Seccomp", fields, _SECCOMP_FILTER),
-        _rlimits(pid, spec),
+        _rlimits(pid, spec, grouped="cgroup.pids" in plan.layers),
         *group.statuses(pid, spec.limits),
     ]
     found = {status.layer: status for status in seen} | {status.layer: status for status in plan.absent}
@@ -125,8 +125,8 @@ def _landlock(evidence: Evidence) -> LayerStatus:
     return LayerStatus("landlock", "enforced", f"ABI {evidence.landlock_abi}, {evidence.landlock_denial}")
 
 
-def _rlimits(pid: int, spec: SandboxSpec) -> LayerStatus:
-    above = rlimits.read_back(_text(f"/proc/{pid}/limits"), spec.limits)
+def _rlimits(pid: int, spec: SandboxSpec, *, grouped: bool) -> LayerStatus:
+    above = rlimits.read_back(_text(f"/proc/{pid}/limits"), spec.limits, grouped=grouped)
     if above:
         return LayerStatus("rlimits", "absent", "; ".join(above))
     return LayerStatus("rlimits", "enforced", "as asked, and no core files")

@@ -19,6 +19,7 @@ from typing import NoReturn
 from sandbox import _readback, _worker, cgroup_tree, seccomp, syscalls
 from sandbox._control import Control
 from sandbox._ground import Ground, settle
+from sandbox._memory_watch import MemoryWatch
 from sandbox._trial import examine
 from sandbox._worker import Worker
 from sandbox.cgroups import Driver
@@ -29,6 +30,7 @@ from sandbox.messages import (
     PROTOCOL_VERSION,
     Hello,
     Kill,
+    KillReason,
     MalformedMessage,
     Signal,
     Spawn,
@@ -65,6 +67,7 @@ class Server:
         self._by_number: dict[int, Worker] = {}
         self._by_gate: dict[int, Worker] = {}
         self._by_pidfd: dict[int, Worker] = {}
+        self._memory = MemoryWatch(self._poll)
         self._leftovers: deque[Worker] = deque()
         self._last_number = 0
         self._usual = frozenset(layer for layer in LAYERS if features.has(layer))
@@ -100,6 +103,9 @@ class Server:
                 self._on_gate(self._by_gate[fd])
             elif fd in self._by_pidfd:
                 self._on_end(self._by_pidfd[fd])
+            else:
+                self._memory.take(fd)
+        self._memory.look()
 
     def _wait_milliseconds(self) -> float | None:
         deadlines = [
@@ -109,7 +115,7 @@ class Server:
         ]
         if self._refill and not deadlines:
             return 0
-        if self._leftovers:
+        if self._leftovers or self._memory.looking:
             return _TIDY_MILLISECONDS
         return max(0.0, min(deadlines) - time.monotonic()) * 1000 + 1 if deadlines else None
 
@@ -154,10 +160,10 @@ class Server:
                 worker = self._by_number.get(number)
                 if worker and worker.phase == "running" and signum in signal.valid_signals():
                     _worker.tell(worker, {"signal": signum})
-            case Kill(number):
+            case Kill(number, reason):
                 worker = self._by_number.get(number)
                 if worker and worker.phase == "running":
-                    self._end(worker)
+                    self._end(worker, reason)
 
     def _start(self, request: Spawn, descriptors: list[int]) -> None:
         try:
@@ -205,6 +211,7 @@ class Server:
         self._by_pidfd[worker.pidfd] = worker
         self._poll.register(worker.gate, select.POLLIN)
         self._poll.register(worker.pidfd, select.POLLIN)
+        self._memory.add(worker)
         return worker
 
     # A worker's life
@@ -271,8 +278,8 @@ class Server:
         worker.failure = worker.failure or failure
         self._end(worker)
 
-    def _end(self, worker: Worker) -> None:
-        worker.killed = True
+    def _end(self, worker: Worker, reason: KillReason = "killed") -> None:
+        worker.killed = worker.killed or reason
         _worker.kill(worker)
 
     def _on_end(self, worker: Worker) -> None:
@@ -282,6 +289,7 @@ class Server:
         while self._on_gate(worker):
             pass
         self._forget_gate(worker)
+        self._memory.forget(worker)
         self._poll.unregister(worker.pidfd)
         del self._by_pidfd[worker.pidfd], self._by_number[worker.number]
         if worker in self._spares:

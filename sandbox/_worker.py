@@ -17,7 +17,7 @@ from sandbox._ground import Ground
 from sandbox.cgroups import Driver, Group
 from sandbox.errors import SandboxSetupFailed, SandboxUnsupported
 from sandbox.layers import LayerStatus
-from sandbox.messages import Exited, Reason
+from sandbox.messages import Exited, KillReason, Reason
 from sandbox.rootfs import Source
 from sandbox.spec import SandboxSpec
 from sandbox.steps import Plan, prepare_steps
@@ -45,7 +45,7 @@ class Worker:
     spec: SandboxSpec | None = None
     plan: Plan | None = None
     deadline: float = 0.0
-    killed: bool = False
+    killed: KillReason | None = None
     failure: SandboxSetupFailed | SandboxUnsupported | None = None
     confined: bool = False
     poised: tuple[int, _readback.Evidence] | None = None
@@ -234,21 +234,30 @@ def exited(worker: Worker) -> Exited:
     counters = worker.group.counters()
     # An init that was killed itself could say nothing; it ended as everyone in its namespace did.
     code, signum = worker.ended or (None, int(signal.SIGKILL))
-    reason: Reason = "signalled" if code is None else "exited"
-    if worker.killed:
-        reason = "killed"
-    elif signum == signal.SIGKILL and counters.oom_kills:
-        reason = "oom"
     return Exited(
         worker=worker.number,
-        reason=reason,
+        reason=why(code, signum, worker.killed, counters.oom_kills),
         code=code,
         signal=signum,
         peak_memory_bytes=counters.peak_memory_bytes,
         cpu_seconds=worker.cpu_seconds if counters.cpu_seconds is None else counters.cpu_seconds,
         oom_kills=counters.oom_kills,
         pids_denied=counters.pids_denied,
+        throttled_periods=counters.throttled_periods,
+        throttled_seconds=counters.throttled_seconds,
     )
+
+
+def why(code: int | None, signum: int | None, killed: KillReason | None, oom_kills: int) -> Reason:
+    """The reason of an end. A worker that ended by itself did, even if its kill was already on the way."""
+    if code is not None:
+        return "exited"
+    if signum == signal.SIGKILL and killed:
+        return killed
+    # Where the kernel took one process for want of memory, all of the worker went with it (see `cgroups.Group`).
+    if signum == signal.SIGKILL and oom_kills:
+        return "oom"
+    return "signalled"
 
 
 def _attempt(step: str, action: Callable[[], _Result]) -> _Result:

@@ -5,7 +5,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from sandbox import cgroups, cgroups_v1, cgroups_v2
+from sandbox import cgroup_files, cgroups, cgroups_v1, cgroups_v2
+from sandbox.cgroup_caps import CONTROLLERS
 
 _NAME = re.compile(r"sandbox\.[a-z0-9-]+\.(\d+)\.(\d+)\.(\d+)")
 _PAUSE_SECONDS = 0.005
@@ -14,10 +15,11 @@ _PAUSE_SECONDS = 0.005
 def open_driver(label: str) -> cgroups.Driver:
     """The driver for this machine, opened. Version 2 where it has controllers, else version 1, else none."""
     own_v2, own_v1 = cgroups_v2.own_place(), cgroups_v1.own_places()
+    wanted = set(CONTROLLERS.values())
     driver: cgroups.Driver
-    if own_v2 is not None and _offers_controllers(own_v2):
+    if own_v2 is not None and cgroups_v2.offers(own_v2) & wanted:
         driver = cgroups_v2.V2Driver(own_v2)
-    elif own_v1.keys() & set(cgroups.CONTROLLERS.values()):
+    elif own_v1.keys() & wanted:
         driver = cgroups_v1.V1Driver(own_v1)
     else:
         driver = cgroups.NullDriver("no control groups are mounted here")
@@ -38,29 +40,21 @@ def sweep(*, wait_seconds: float = 0.0) -> None:
         time.sleep(_PAUSE_SECONDS)
 
 
-def _offers_controllers(own: Path) -> bool:
-    try:
-        offered = set((own / "cgroup.controllers").read_text("ascii").split())
-    except OSError:
-        return False
-    return not offered.isdisjoint(cgroups.CONTROLLERS.values())
-
-
 def _stale() -> Iterator[Path]:
     own_v2 = cgroups_v2.own_place()
     for place in {*cgroups_v1.own_places().values(), *([] if own_v2 is None else [own_v2])}:
         for child in place.glob("sandbox.*"):
             match = _NAME.fullmatch(child.name)
-            if not match or int(match[3]) != cgroups.pid_namespace():
+            if not match or int(match[3]) != cgroup_files.pid_namespace():
                 continue
-            if cgroups.start_time(int(match[1])) != int(match[2]):
+            if cgroup_files.start_time(int(match[1])) != int(match[2]):
                 yield child
 
 
 def _remove(place: Path) -> bool:
     for child in place.iterdir():
         if child.is_dir():
-            group = cgroups.GroupFiles(child)
-            cgroups.kill_all(None, [group])
+            group = cgroup_files.GroupFiles(child)
+            cgroup_files.kill_all([group])
             group.remove()
-    return cgroups.GroupFiles(place).remove()
+    return cgroup_files.GroupFiles(place).remove()

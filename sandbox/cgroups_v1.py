@@ -1,16 +1,22 @@
-"""Control groups, version 1: one tree per controller (Documentation/admin-guide/cgroup-v1)."""
+"""Control groups, version 1: one tree per controller (Documentation/admin-guide/cgroup-v1).
+
+What version 2 does by itself is put together here: a worker is killed at once by freezing it first, and when it runs
+out of memory all of it goes, because the kernel's notice of that (memory.rst, section 9) is watched.
+"""
 
 import contextlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sandbox import cgroups
-from sandbox.cgroups import Counters, GroupFiles
+from sandbox import cgroup_caps, cgroup_files, cgroups
+from sandbox.cgroup_caps import CONTROLLERS, Cap
+from sandbox.cgroup_files import GroupFiles
 from sandbox.layers import LayerStatus
 from sandbox.spec import Limits
 
-_CPU_PERIOD_MICROSECONDS = 100_000
+# Used where they are mounted; no layer depends on them: one counts cpu time, the other makes a kill atomic.
+_ALSO_USEFUL = ("cpuacct", "freezer")
 
 
 def own_places() -> dict[str, Path]:
@@ -22,10 +28,32 @@ def own_places() -> dict[str, Path]:
             memberships[controller] = path
     return {
         controller: place
-        for mount in cgroups.mounts("cgroup")
+        for mount in cgroup_files.mounts("cgroup")
         for controller in mount.options
         if controller in memberships and (place := mount.directory(memberships[controller])).is_dir()
     }
+
+
+def caps(limits: Limits) -> cgroup_caps.Caps:
+    """What to write for `limits`, by layer."""
+    memory = limits.memory_bytes or 0
+    seen = cgroup_caps.whole_pages(memory)
+    pids = (limits.pids or 0) + cgroup_caps.INIT_PROCESSES
+    period, quota = cgroup_caps.CPU_PERIOD_MICROSECONDS, cgroup_caps.cpu_quota(limits)
+    return cgroup_caps.asked_for(
+        limits,
+        {
+            "cgroup.memory": (
+                Cap("memory.limit_in_bytes", memory, seen),
+                # Memory and swap together may not exceed the memory alone, so that nothing is swapped instead of
+                # refused; where swap is not accounted, nothing of the group is chosen to be swapped.
+                Cap("memory.memsw.limit_in_bytes", memory, seen, optional=True),
+                Cap("memory.swappiness", 0, 0, optional=True),
+            ),
+            "cgroup.pids": (Cap("pids.max", pids, pids),),
+            "cgroup.cpu": (Cap("cpu.cfs_period_us", period, period), Cap("cpu.cfs_quota_us", quota, quota)),
+        },
+    )
 
 
 @dataclass
@@ -34,65 +62,60 @@ class V1Group:
 
     places: dict[str, GroupFiles]
     missing: dict[str, str]
+    oom_notice: int | None = None
 
     def entry(self) -> tuple[int | None, tuple[int, ...]]:
-        """See `cgroups.Group.entry`."""
-        files = [place.path / "cgroup.procs" for place in self.places.values()]
-        return None, tuple(os.open(file, os.O_WRONLY | os.O_CLOEXEC) for file in files)
+        """See `cgroups.Group.entry`.
+
+        By `tasks`, not `cgroup.procs`: moving whole processes takes a lock against every fork on the machine, for
+        which the kernel waits some 10 ms; moving oneself alone takes none, and who enters here has one thread.
+        """
+        return None, tuple(os.open(place.path / "tasks", os.O_WRONLY | os.O_CLOEXEC) for place in self._all())
 
     def limit(self, limits: Limits) -> None:
         """See `cgroups.Group.limit`."""
-        if limits.memory_bytes is not None and (memory := self.places.get("memory")):
-            memory.write("memory.limit_in_bytes", limits.memory_bytes)
-            # Memory and swap together may not exceed the memory alone, so that nothing is swapped instead of refused.
-            if memory.has("memory.memsw.limit_in_bytes"):
-                memory.write("memory.memsw.limit_in_bytes", limits.memory_bytes)
-            elif memory.has("memory.swappiness"):
-                memory.write("memory.swappiness", 0)
-        if limits.pids is not None and (pids := self.places.get("pids")):
-            pids.write("pids.max", limits.pids + cgroups.INIT_PROCESSES)
-        if limits.cpu_millis is not None and (cpu := self.places.get("cpu")):
-            cpu.write("cpu.cfs_period_us", _CPU_PERIOD_MICROSECONDS)
-            cpu.write("cpu.cfs_quota_us", limits.cpu_millis * _CPU_PERIOD_MICROSECONDS // 1000)
+        cgroup_caps.apply(caps(limits), self.places)
 
     def statuses(self, pid: int, limits: Limits) -> tuple[LayerStatus, ...]:
         """See `cgroups.Group.statuses`."""
-        expected = cgroups.expected_values(limits)
-        files = {
-            "memory": "memory.limit_in_bytes",
-            "pids": "pids.max",
-            "cpu": "cpu.cfs_quota_us",
-        }
-        return tuple(
-            self._status(layer, controller, files[controller], expected[layer], pid)
-            for layer, controller in cgroups.CONTROLLERS.items()
-        )
-
-    def _status(self, layer: str, controller: str, file: str, expected: int | None, pid: int) -> LayerStatus:
-        if controller not in self.places:
-            return LayerStatus(layer, "absent", self.missing.get(layer, "left out on purpose"))
-        if expected is None:
-            return LayerStatus(layer, "absent", "no cap was asked for")
-        place = self.places[controller]
-        return cgroups.judge(layer, place, file, expected, inside=pid in place.processes())
+        return cgroup_caps.statuses(caps(limits), self.places, self.missing, pid)
 
     def kill(self) -> None:
         """See `cgroups.Group.kill`."""
-        cgroups.kill_all(self.places.get("pids"), list(self.places.values()))
+        cgroup_files.kill_all(self._all())
 
-    def counters(self) -> Counters:
+    def freeze(self, *, frozen: bool) -> bool:
+        """See `cgroups.Group.freeze`."""
+        freezer = self.places.get("freezer")
+        return freezer is not None and cgroup_files.freeze(freezer, frozen=frozen)
+
+    def counters(self) -> cgroups.Counters:
         """See `cgroups.Group.counters`."""
-        memory, pids = self.places.get("memory"), self.places.get("pids")
-        return Counters(
-            peak_memory_bytes=memory.number("memory.max_usage_in_bytes") if memory else None,
-            oom_kills=(memory.keyed("memory.oom_control", "oom_kill") if memory else None) or 0,
-            pids_denied=pids.keyed("pids.events", "max") if pids else None,
+        # A controller that is not there has no files, which every reader below gives as None.
+        memory, pids, cpu, cpuacct = (
+            self.places.get(name, GroupFiles(Path("/nonexistent")))
+            for name in ("memory", "pids", "cpu", "cpuacct")
+        )
+        return cgroups.Counters(
+            peak_memory_bytes=memory.number("memory.max_usage_in_bytes"),
+            cpu_seconds=_seconds(cpuacct.number("cpuacct.usage")),
+            oom_kills=memory.keyed("memory.oom_control", "oom_kill") or 0,
+            pids_denied=pids.keyed("pids.events", "max"),
+            throttled_periods=cpu.keyed("cpu.stat", "nr_throttled"),
+            throttled_seconds=_seconds(cpu.keyed("cpu.stat", "throttled_time")),
         )
 
     def remove(self) -> bool:
         """See `cgroups.Group.remove`."""
-        gone = [place.remove() for place in self.places.values()]
+        if self.oom_notice is not None:
+            os.close(self.oom_notice)
+            self.oom_notice = None
+        gone = [place.remove() for place in self._all()]
         return all(gone)
+
+    def _all(self) -> tuple[GroupFiles, ...]:
+        """Each directory once: controllers may be mounted together."""
+        return tuple(dict.fromkeys(self.places.values()))
 
 
 @dataclass
@@ -105,31 +128,65 @@ class V1Driver:
 
     def open(self, label: str) -> None:
         """Make the spawner's groups; a controller that refuses is reported in `missing`."""
-        name = cgroups.group_name(label)
-        for layer, controller in cgroups.CONTROLLERS.items():
-            if controller not in self.own:
-                self.missing[layer] = f"the {controller} controller is not mounted"
-                continue
-            base = self.own[controller] / name
-            try:
-                base.mkdir(exist_ok=True)
-            except OSError as error:
-                self.missing[layer] = f"no group can be made in {self.own[controller]}: {error.strerror}"
-            else:
-                self._bases[controller] = base
+        name = cgroup_files.group_name(label)
+        for controller in (*CONTROLLERS.values(), *_ALSO_USEFUL):
+            if reason := self._open(controller, name):
+                self.missing |= {layer: reason for layer, of in CONTROLLERS.items() if of == controller}
+
+    def _open(self, controller: str, name: str) -> str:
+        """Why there is no group of this controller; empty when there is one."""
+        if controller not in self.own:
+            return f"the {controller} controller is not mounted"
+        base = self.own[controller] / name
+        try:
+            base.mkdir(exist_ok=True)
+            if controller == "memory":
+                os.close(watch_memory(base))
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                base.rmdir()
+            return cgroup_files.refusal(f"no group can be made in {self.own[controller]}", error)
+        self._bases[controller] = base
+        return ""
 
     def create(self, name: str, *, without: frozenset[str] = frozenset()) -> V1Group:
         """See `cgroups.Driver.create`."""
-        places = {}
-        for layer, controller in cgroups.CONTROLLERS.items():
-            if controller in self._bases and layer not in without:
-                path = self._bases[controller] / name
-                path.mkdir()
-                places[controller] = GroupFiles(path)
-        return V1Group(places, self.missing)
+        group = V1Group({}, self.missing)
+        left_out = {CONTROLLERS[layer] for layer in without & CONTROLLERS.keys()}
+        try:
+            for controller, base in self._bases.items():
+                if controller not in left_out:
+                    path = base / name
+                    path.mkdir(exist_ok=GroupFiles(path) in group.places.values())
+                    group.places[controller] = GroupFiles(path)
+            if memory := group.places.get("memory"):
+                group.oom_notice = watch_memory(memory.path)
+        except OSError:
+            group.remove()
+            raise
+        return group
 
     def close(self) -> None:
         """See `cgroups.Driver.close`."""
         for base in self._bases.values():
             with contextlib.suppress(OSError):
                 base.rmdir()
+
+
+def watch_memory(group: Path) -> int:
+    """A descriptor that becomes readable when the group, or one around it, runs out of memory. Raises `OSError`."""
+    notice = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    try:
+        control = os.open(group / "memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            (group / "cgroup.event_control").write_bytes(f"{notice} {control}".encode())
+        finally:
+            os.close(control)
+    except OSError:
+        os.close(notice)
+        raise
+    return notice
+
+
+def _seconds(nanoseconds: int | None) -> float | None:
+    return None if nanoseconds is None else nanoseconds / 1e9

@@ -1,16 +1,16 @@
 """Control groups, version 2: one tree (Documentation/admin-guide/cgroup-v2.rst)."""
 
 import contextlib
+import errno
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sandbox import cgroups
-from sandbox.cgroups import Counters, GroupFiles
+from sandbox import cgroup_caps, cgroup_files, cgroups
+from sandbox.cgroup_caps import CONTROLLERS, Cap
+from sandbox.cgroup_files import GroupFiles
 from sandbox.layers import LayerStatus
 from sandbox.spec import Limits
-
-_CPU_PERIOD_MICROSECONDS = 100_000
 
 # Where the runtime and the spawner go when their own group has to hand its controllers down ("no internal process").
 _LEAF = "sandbox-leaf"
@@ -21,10 +21,30 @@ def own_place() -> Path | None:
     for line in Path("/proc/self/cgroup").read_text("utf-8").splitlines():
         number, controllers, path = line.split(":", 2)
         if number == "0" and not controllers:
-            for mount in cgroups.mounts("cgroup2"):
+            for mount in cgroup_files.mounts("cgroup2"):
                 place = mount.directory(path)
                 return place.parent if place.name == _LEAF else place
     return None
+
+
+def caps(limits: Limits) -> cgroup_caps.Caps:
+    """What to write for `limits`, by layer."""
+    memory = limits.memory_bytes or 0
+    pids = (limits.pids or 0) + cgroup_caps.INIT_PROCESSES
+    period, quota = cgroup_caps.CPU_PERIOD_MICROSECONDS, cgroup_caps.cpu_quota(limits)
+    return cgroup_caps.asked_for(
+        limits,
+        {
+            "cgroup.memory": (
+                Cap("memory.max", memory, cgroup_caps.whole_pages(memory)),
+                Cap("memory.oom.group", 1, 1),
+                # Kernels without swap, or told not to account for it, do not have the file.
+                Cap("memory.swap.max", 0, 0, optional=True),
+            ),
+            "cgroup.pids": (Cap("pids.max", pids, pids),),
+            "cgroup.cpu": (Cap("cpu.max", f"{quota} {period}", quota),),
+        },
+    )
 
 
 @dataclass
@@ -34,6 +54,7 @@ class V2Group:
     place: GroupFiles
     controllers: frozenset[str]
     missing: dict[str, str]
+    oom_notice: int | None = None  # memory.oom.group does what others are told to do by one
 
     def entry(self) -> tuple[int | None, tuple[int, ...]]:
         """See `cgroups.Group.entry`."""
@@ -41,57 +62,37 @@ class V2Group:
 
     def limit(self, limits: Limits) -> None:
         """See `cgroups.Group.limit`."""
-        if limits.memory_bytes is not None and "memory" in self.controllers:
-            self.place.write("memory.max", limits.memory_bytes)
-            self.place.write("memory.oom.group", 1)
-            if self.place.has("memory.swap.max"):
-                self.place.write("memory.swap.max", 0)
-        if limits.pids is not None and "pids" in self.controllers:
-            self.place.write("pids.max", limits.pids + cgroups.INIT_PROCESSES)
-        if limits.cpu_millis is not None and "cpu" in self.controllers:
-            quota = limits.cpu_millis * _CPU_PERIOD_MICROSECONDS // 1000
-            self.place.write("cpu.max", f"{quota} {_CPU_PERIOD_MICROSECONDS}")
+        cgroup_caps.apply(caps(limits), self._places())
 
     def statuses(self, pid: int, limits: Limits) -> tuple[LayerStatus, ...]:
         """See `cgroups.Group.statuses`."""
-        expected = cgroups.expected_values(limits)
-        files = {"memory": "memory.max", "pids": "pids.max", "cpu": "cpu.max"}
-        inside = pid in self.place.processes()
-        return tuple(
-            self._status(layer, controller, files[controller], expected[layer], inside)
-            for layer, controller in cgroups.CONTROLLERS.items()
-        )
-
-    def _status(
-        self, layer: str, controller: str, file: str, expected: int | None, inside: bool
-    ) -> LayerStatus:
-        if controller not in self.controllers:
-            return LayerStatus(layer, "absent", self.missing.get(layer, "left out on purpose"))
-        if expected is None:
-            return LayerStatus(layer, "absent", "no cap was asked for")
-        return cgroups.judge(layer, self.place, file, expected, inside=inside)
+        return cgroup_caps.statuses(caps(limits), self._places(), self.missing, pid)
 
     def kill(self) -> None:
         """See `cgroups.Group.kill`."""
-        if self.place.has("cgroup.kill"):
-            with contextlib.suppress(OSError):
-                self.place.write("cgroup.kill", 1)
-        else:
-            cgroups.kill_all(self.place if "pids" in self.controllers else None, [self.place])
+        cgroup_files.kill_all([self.place])
 
-    def counters(self) -> Counters:
+    def freeze(self, *, frozen: bool) -> bool:
+        """See `cgroups.Group.freeze`."""
+        return cgroup_files.freeze(self.place, frozen=frozen)
+
+    def counters(self) -> cgroups.Counters:
         """See `cgroups.Group.counters`."""
-        microseconds = self.place.keyed("cpu.stat", "usage_usec")
-        return Counters(
+        return cgroups.Counters(
             peak_memory_bytes=self.place.number("memory.peak"),
-            cpu_seconds=None if microseconds is None else microseconds / 1e6,
+            cpu_seconds=_seconds(self.place.keyed("cpu.stat", "usage_usec")),
             oom_kills=self.place.keyed("memory.events", "oom_kill") or 0,
             pids_denied=self.place.keyed("pids.events", "max"),
+            throttled_periods=self.place.keyed("cpu.stat", "nr_throttled"),
+            throttled_seconds=_seconds(self.place.keyed("cpu.stat", "throttled_usec")),
         )
 
     def remove(self) -> bool:
         """See `cgroups.Group.remove`."""
         return self.place.remove()
+
+    def _places(self) -> dict[str, GroupFiles]:
+        return dict.fromkeys(self.controllers, self.place)
 
 
 @dataclass
@@ -105,24 +106,23 @@ class V2Driver:
 
     def open(self, label: str) -> None:
         """Make the spawner's group; what is refused is reported in `missing`."""
-        offered = frozenset((self.own / "cgroup.controllers").read_text("ascii").split())
-        for layer, controller in cgroups.CONTROLLERS.items():
+        offered = offers(self.own)
+        for layer, controller in CONTROLLERS.items():
             if controller not in offered:
                 self.missing[layer] = f"the {controller} controller is not handed down to {self.own}"
-        self._controllers = offered & frozenset(cgroups.CONTROLLERS.values())
+        self._controllers = offered & frozenset(CONTROLLERS.values())
         if not self._controllers:
             return
         try:
             self._hand_down()
-            base = self.own / cgroups.group_name(label)
+            base = self.own / cgroup_files.group_name(label)
             base.mkdir(exist_ok=True)
             enable(base, self._controllers)
         except OSError as error:
             self._controllers = frozenset()
-            reason = (
-                f"{self.own} cannot be divided: {error.strerror}; run under a group of its own (Delegate=yes)"
-            )
-            self.missing = dict.fromkeys(cgroups.CONTROLLERS, reason)
+            undivide(self.own)
+            reason = cgroup_files.refusal(f"{self.own} cannot be divided", error)
+            self.missing = dict.fromkeys(CONTROLLERS, reason)
         else:
             self._base = base
 
@@ -134,7 +134,7 @@ class V2Driver:
         try:
             enable(self.own, self._controllers)
         except OSError as error:
-            if error.errno != 16:  # noqa: PLR2004 - EBUSY: the group has processes
+            if error.errno != errno.EBUSY:
                 raise
             ours = {os.getpid(), os.getppid()}
             if set(GroupFiles(self.own).processes()) - ours:
@@ -151,7 +151,7 @@ class V2Driver:
             return cgroups.NullGroup(self.missing)
         path = self._base / name
         path.mkdir()
-        left_out = {cgroups.CONTROLLERS[layer] for layer in without & cgroups.CONTROLLERS.keys()}
+        left_out = {CONTROLLERS[layer] for layer in without & CONTROLLERS.keys()}
         return V2Group(GroupFiles(path), self._controllers - left_out, self.missing)
 
     def close(self) -> None:
@@ -160,6 +160,11 @@ class V2Driver:
             with contextlib.suppress(OSError):
                 self._base.rmdir()
         undivide(self.own)
+
+
+def offers(own: Path) -> frozenset[str]:
+    """The controllers that `own` can hand down."""
+    return frozenset(GroupFiles(own).words("cgroup.controllers"))
 
 
 def enable(place: Path, controllers: frozenset[str]) -> None:
@@ -180,3 +185,7 @@ def undivide(own: Path) -> None:
         for pid in GroupFiles(leaf).processes():
             (own / "cgroup.procs").write_bytes(str(pid).encode())
         leaf.rmdir()
+
+
+def _seconds(microseconds: int | None) -> float | None:
+    return None if microseconds is None else microseconds / 1e6

@@ -4,8 +4,8 @@ Every packet is bounded by `MAX_PACKET_BYTES`. Decoding answers any bytes with a
 """
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Literal, cast
+from dataclasses import asdict, dataclass, field
+from typing import Final, Literal, cast
 
 from sandbox.errors import SandboxSetupFailed, SandboxUnsupported, SpecInvalid
 from sandbox.layers import LayerStatus
@@ -17,7 +17,15 @@ PROTOCOL_VERSION = 1
 # No descriptor has this number.
 NOT_ARRIVED = -1
 
-Reason = Literal["exited", "signalled", "oom", "killed"]
+# What whoever asks for a kill means by it; it comes back as the reason of the exit.
+KillReason = Literal["killed", "timeout", "protocol"]
+Reason = Literal["exited", "signalled", "oom"] | KillReason
+
+_KILL_REASONS: Final[dict[object, KillReason]] = {
+    "killed": "killed",
+    "timeout": "timeout",
+    "protocol": "protocol",
+}
 
 
 class MalformedMessage(Exception):
@@ -42,9 +50,10 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """End the worker and everything it started."""
+    """End the worker and everything it started, for `reason`. The first one counts."""
 
     worker: int
+    reason: KillReason = "killed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +81,12 @@ class SpawnFailed:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The worker and everything it started are gone. Counters are None where no cgroup kept them."""
+    """The worker and everything it started are gone. Counters are None where no cgroup kept them.
+
+    `reason` is `exited` with a `code`; `signalled` by a `signal` that nobody here sent; `oom` where the kernel ended it
+    for want of memory; else what the one who asked for the kill said. `pids_denied` is how many forks were refused by its
+    cap; `throttled_seconds` how long it was kept from the cpu by its cap, in `throttled_periods` periods of 0.1 s.
+    """
 
     worker: int
     reason: Reason
@@ -82,6 +96,8 @@ class Exited:
     cpu_seconds: float | None
     oom_kills: int
     pids_denied: int | None
+    throttled_periods: int | None = field(default=None, kw_only=True)
+    throttled_seconds: float | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +119,8 @@ def encode_request(request: Request) -> bytes:
             return _pack({"spawn": {"request": number, "spec": spec.to_wire()}})
         case Signal(worker, signum):
             return _pack({"signal": {"worker": worker, "signum": signum}})
-        case Kill(worker):
-            return _pack({"kill": {"worker": worker}})
+        case Kill(worker, reason):
+            return _pack({"kill": {"worker": worker, "reason": reason}})
 
 
 def decode_request(packet: bytes) -> Request:
@@ -123,8 +139,9 @@ def decode_request(packet: bytes) -> Request:
                 raise SpecRefused(number, error) from None
         case "signal", {"worker": int(worker), "signum": int(signum), **rest} if not rest:
             return Signal(worker, signum)
-        case "kill", {"worker": int(worker), **rest} if not rest:
-            return Kill(worker)
+        case "kill", {"worker": int(worker), "reason": str(reason), **rest} if not rest:
+            if reason in _KILL_REASONS:
+                return Kill(worker, _KILL_REASONS[reason])
     raise MalformedMessage(f"no request of this form: {kind[:32]!r}")
 
 

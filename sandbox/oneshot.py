@@ -113,7 +113,7 @@ class _Conversation:
         if self._killed or self._started is None:
             raise SpawnerGone("the fork server did not answer in time")
         self._killed = True
-        self._spawner.kill(self._started.worker)
+        self._spawner.kill(self._started.worker, "timeout")
         self._deadline = time.monotonic() + _KILL_SECONDS
 
     def _take_events(self) -> None:

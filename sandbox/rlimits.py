@@ -12,8 +12,12 @@ _PENDING_SIGNALS = 1024
 _INIT_PROCESSES = 1
 
 
-def wanted(limits: Limits) -> dict[int, int]:
-    """The limits to set, soft and hard alike, by resource number.
+# Where a group caps the processes too, it is to refuse first, because it counts what it refuses.
+_ABOVE_GROUP = 1
+
+
+def wanted(limits: Limits, *, grouped: bool) -> dict[int, int]:
+    """The limits to set, soft and hard alike, by resource number; `grouped` where a group caps the processes too.
 
     The process limit counts every process of the worker's user: with a user per worker, or a user namespace per
     worker (Linux 5.14), that is this worker alone.
@@ -30,13 +34,13 @@ def wanted(limits: Limits) -> dict[int, int]:
     if limits.file_size_bytes is not None:
         values[resource.RLIMIT_FSIZE] = limits.file_size_bytes
     if limits.pids is not None:
-        values[resource.RLIMIT_NPROC] = limits.pids + _INIT_PROCESSES
+        values[resource.RLIMIT_NPROC] = limits.pids + _INIT_PROCESSES + (_ABOVE_GROUP if grouped else 0)
     return values
 
 
-def apply(limits: Limits) -> None:
+def apply(limits: Limits, *, grouped: bool) -> None:
     """Set them on this process; a hard limit already below stays as it is."""
-    for number, value in wanted(limits).items():
+    for number, value in wanted(limits, grouped=grouped).items():
         _, hard = resource.getrlimit(number)
         lowered = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(number, (lowered, lowered))
@@ -52,10 +56,10 @@ _TITLES = {
 }
 
 
-def read_back(text: str, limits: Limits) -> list[str]:
+def read_back(text: str, limits: Limits, *, grouped: bool) -> list[str]:
     """What in `text`, a /proc/<pid>/limits, is above what was wanted; empty when all holds."""
     above = []
-    expected = wanted(limits)
+    expected = wanted(limits, grouped=grouped)
     for line in text.splitlines()[1:]:
         title, soft_and_hard = line[:26].strip(), line[26:].split()
         value = expected.get(_TITLES.get(title, -1))

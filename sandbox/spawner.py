@@ -25,6 +25,7 @@ from sandbox.messages import (
     PROTOCOL_VERSION,
     Event,
     Kill,
+    KillReason,
     MalformedMessage,
     Request,
     Signal,
@@ -132,9 +133,12 @@ class Spawner:
         """Send a signal to the worker's first process. An unknown worker is ignored."""
         self._send(Signal(worker, signum), [])
 
-    def kill(self, worker: int) -> None:
-        """End the worker and everything it started, whatever it does against that. An unknown worker is ignored."""
-        self._send(Kill(worker), [])
+    def kill(self, worker: int, reason: KillReason = "killed") -> None:
+        """End the worker and everything it started, whatever it does against that. An unknown worker is ignored.
+
+        `reason` comes back with its `Exited`, unless the worker had ended by itself before.
+        """
+        self._send(Kill(worker, reason), [])
 
     def receive(self) -> list[Event]:
         """What happened since the last time; empty when nothing did. Never blocks.

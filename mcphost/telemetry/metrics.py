@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from mcphost.protocol.methods import KNOWN
+from mcphost.telemetry.usage import Usage
 
 MAX_TOOLS: Final = 64
 NONE: Final = ""  # label value where a request had no server (or no tenant yet)
@@ -18,6 +19,8 @@ OTHER: Final = "other"
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+# From what a small native server needs to the largest cap that anyone sets; a factor of two each.
+_MEMORY_BUCKETS: Final = tuple(float(2**power) for power in range(23, 35))
 
 
 class Metrics:
@@ -42,6 +45,17 @@ class Metrics:
         self._refused = self._counter("mcphost_refused", "HTTP requests refused.", "reason")
         self._starts = self._counter("mcphost_worker_starts", "Worker starts.", "server", "tenant", "outcome")
         self._exits = self._counter("mcphost_worker_exits", "Worker exits.", "server", "tenant", "reason")
+        self._cpu_seconds = self._used("cpu_seconds", "Cpu time of workers that ended, descendants included.")
+        self._oom_kills = self._used("oom_kills", "Processes ended by the kernel for want of memory.")
+        self._pids_denied = self._used("pids_denied", "Forks refused by a cap on processes.")
+        self._throttled_seconds = self._used("throttled_seconds", "Seconds kept from the cpu by a cap.")
+        self._peak_memory = Histogram(
+            "mcphost_worker_peak_memory_bytes",
+            "The most memory that each ended worker had.",
+            ["server", "tenant"],
+            buckets=_MEMORY_BUCKETS,
+            registry=self.registry,
+        )
         self._oddities = self._counter(
             "mcphost_worker_oddities",
             "Messages of workers that were passed over.",
@@ -98,9 +112,18 @@ class Metrics:
         """Count a start: `ready` or the code of what went wrong."""
         self._starts.labels(server, tenant, outcome).inc()
 
-    def worker_exited(self, server: str, tenant: str, reason: str) -> None:
-        """Count an exit by its reason."""
+    def worker_exited(self, *, server: str, tenant: str, reason: str, usage: Usage) -> None:
+        """Count an exit by its reason, and what the worker used over its life."""
         self._exits.labels(server, tenant, reason).inc()
+        for counter, value in (
+            (self._cpu_seconds, usage.cpu_seconds),
+            (self._oom_kills, usage.oom_kills),
+            (self._pids_denied, usage.pids_denied),
+            (self._throttled_seconds, usage.throttled_seconds),
+        ):
+            counter.labels(server, tenant).inc(value or 0)
+        if usage.peak_memory_bytes is not None:
+            self._peak_memory.labels(server, tenant).observe(usage.peak_memory_bytes)
 
     def oddity(self, server: str, tenant: str, what: str) -> None:
         """Count a worker's message that was passed over."""
@@ -136,6 +159,9 @@ class Metrics:
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+    def _used(self, name: str, help_text: str) -> Counter:
+        return self._counter(f"mcphost_worker_{name}", help_text, "server", "tenant")
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
         return Counter(name, help_text, labels, registry=self.registry)

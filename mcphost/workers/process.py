@@ -16,10 +16,12 @@ import anyio.abc
 import anyio.to_thread
 
 from mcphost.telemetry.logs import logger
+from mcphost.telemetry.usage import Usage
 from mcphost.workers.lifetime import background_tasks
 from sandbox import (
     Exited,
     Features,
+    KillReason,
     LayerStatus,
     SandboxError,
     SandboxSpec,
@@ -37,12 +39,14 @@ SEEN_SECONDS: Final = 0.05  # until a fork server that just died is known to be 
 
 RESTART_WAIT_SECONDS: Final = 0.5  # between a fork server's death and the next, so that no loop spins
 
-EndReason = Literal["exited", "signalled", "oom", "killed", "lost"]
+EndReason = Literal["exited", "signalled", "oom", "lost"] | KillReason
 
 
 _SAID: Final = {
     "oom": "was killed for exceeding its memory limit",
     "killed": "was killed",
+    "timeout": "was killed for taking too long",
+    "protocol": "was killed for being of no more use",
     "lost": "was lost with the fork server",
 }
 
@@ -54,8 +58,7 @@ class Ended:
     reason: EndReason
     code: int | None = None
     signal: int | None = None
-    peak_memory_bytes: int | None = None
-    cpu_seconds: float | None = None
+    usage: Usage = field(default_factory=Usage)
 
     @property
     def failed(self) -> bool:
@@ -110,10 +113,10 @@ class Process:
         if self.ended is None:
             self._launcher.signal(self.worker_id, number)
 
-    def kill(self) -> None:
-        """End the process and all its descendants for certain."""
+    def kill(self, reason: KillReason = "killed") -> None:
+        """End the process and all its descendants for certain; `reason` comes back as that of its end."""
         if self.ended is None:
-            self._launcher.kill(self.worker_id)
+            self._launcher.kill(self.worker_id, reason)
 
     def set_ended(self, ended: Ended) -> None:
         """Called by the launcher, once."""
@@ -265,11 +268,11 @@ class Launcher:
             with suppress(SandboxError):
                 self._spawner.signal(worker, number)
 
-    def kill(self, worker: int) -> None:
+    def kill(self, worker: int, reason: KillReason) -> None:
         """End a worker of this launcher for certain."""
         if self._spawner is not None:
             with suppress(SandboxError):
-                self._spawner.kill(worker)
+                self._spawner.kill(worker, reason)
 
     async def _watch(self) -> None:
         while True:
@@ -299,9 +302,7 @@ class Launcher:
         if isinstance(event, Exited):
             process = self._running.pop(event.worker, None)
             if process is not None:
-                process.set_ended(
-                    Ended(event.reason, event.code, event.signal, event.peak_memory_bytes, event.cpu_seconds)
-                )
+                process.set_ended(Ended(event.reason, event.code, event.signal, _usage(event)))
             return
         start = self._starting.pop(event.request, None)
         if start is None:
@@ -329,6 +330,17 @@ class Launcher:
         for process in self._running.values():
             process.set_ended(Ended("lost"))
         self._running.clear()
+
+
+def _usage(event: Exited) -> Usage:
+    return Usage(
+        cpu_seconds=event.cpu_seconds,
+        peak_memory_bytes=event.peak_memory_bytes,
+        oom_kills=event.oom_kills,
+        pids_denied=event.pids_denied,
+        throttled_periods=event.throttled_periods,
+        throttled_seconds=event.throttled_seconds,
+    )
 
 
 def _close(descriptors: tuple[int, ...] | list[int]) -> None:

@@ -125,7 +125,7 @@ class WorkerSet:
             logger().exception("worker_set_broke", **self._keys)
             worker = self._let_go()
             if worker is not None:
-                await worker.kill()
+                await worker.kill("killed")
             await self._after_end(f"internal error: {type(error).__name__}", failed=True)
 
     async def _serve_one(self) -> None:
@@ -163,14 +163,11 @@ class WorkerSet:
 
     async def _end_lost(self, worker: Worker, why: str) -> "_End":
         """See a lost worker's process to its end; one that does not end by itself is killed."""
-        reason: str = "protocol"
         with anyio.move_on_after(LAST_WORDS_SECONDS):
-            ended = await worker.wait_ended()
-            reason, why = ended.reason, f"it {ended}"
-        ended = await worker.kill()
+            why = f"it {await worker.wait_ended()}"
+        ended = await worker.kill("protocol")
         self._let_go()
-        self._around.metrics.worker_exited(*self._labels, reason)
-        return _End(why, failed=ended.failed, blameless=reason == "lost")
+        return _End(why, failed=ended.failed, blameless=ended.reason == "lost")
 
     async def _after_end(self, why: str, *, failed: bool) -> None:
         self.trouble = why
@@ -197,8 +194,7 @@ class WorkerSet:
         self.trouble = "" if self.state != "failed" else self.trouble
         self._enter("stopping")
         if worker is not None:
-            ended = await worker.stop()
-            self._around.metrics.worker_exited(*self._labels, ended.reason)
+            await worker.stop()
         self._enter("stopped")
 
     def _let_go(self) -> Worker | None:

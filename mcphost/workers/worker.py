@@ -26,7 +26,7 @@ from mcphost.workers.dialing import Dialer
 from mcphost.workers.egress import EgressProxy
 from mcphost.workers.process import Ended, Launcher, Process
 from mcphost.workers.settings import ServerSettings
-from sandbox import Egress, SandboxError
+from sandbox import Egress, KillReason, SandboxError
 
 # A list is cut apart item by item, which takes many times its size; real ones have some ten KiB.
 MAX_LIST_BYTES: Final = 4 * 1024 * 1024
@@ -59,6 +59,7 @@ class Worker:
         self._lost = anyio.Event()
         self._lost_why = ""
         self._stderr_limiter = RateLimiter(STDERR_LOGGED)
+        self._reported = False
         self._process: Process
         self._connection: Connection
         self.facts: ServerFacts
@@ -84,13 +85,17 @@ class Worker:
         """
         worker = cls(identity, settings, metrics)
         try:
-            with anyio.fail_after(settings.timeouts.start):
+            with anyio.fail_after(settings.timeouts.start) as deadline:
                 await worker._spawn(launcher, client_info)
                 try:
                     await worker._shake_hands()
                     await worker._check()
+                except McpHostError:
+                    await worker._discard("protocol")
+                    raise
                 except BaseException:
-                    await worker._discard()
+                    # Cancelled: by the deadline above, or because the runtime stops.
+                    await worker._discard("timeout" if _passed(deadline) else "killed")
                     raise
         except TimeoutError:
             raise StartFailed(worker._told(f"not ready within {settings.timeouts.start:g} s")) from None
@@ -174,22 +179,34 @@ class Worker:
         self._process.signal(signal.SIGTERM)
         with anyio.move_on_after(grace):
             return await self._finish()
-        return await self.kill()
+        return await self.kill("timeout")
 
-    async def kill(self) -> Ended:
+    async def kill(self, reason: KillReason) -> Ended:
         """End the worker at once. One that the kernel cannot end in time is reported and given up on."""
-        self._process.kill()
+        self._process.kill(reason)
         with anyio.move_on_after(KILL_SECONDS):
             return await self._finish()
         logger().error(
             "worker_does_not_die", server=self.identity.server, tenant=self.identity.tenant, pid=self.pid
         )
         self._connection.close()
-        return Ended("killed")
+        return self._report(Ended(reason))
 
     async def _finish(self) -> Ended:
         ended = await self._process.wait_ended()
         self._connection.close()
+        return self._report(ended)
+
+    def _report(self, ended: Ended) -> Ended:
+        """Say once, to the metrics and the log, how the worker ended and what it used."""
+        if not self._reported:
+            self._reported = True
+            who = {"server": self.identity.server, "tenant": self.identity.tenant}
+            self._metrics.worker_exited(**who, reason=ended.reason, usage=ended.usage)
+            how = {"code": ended.code} if ended.signal is None else {"signal": ended.signal}
+            logger().info(
+                "worker_exited", **who, pid=self.pid, reason=ended.reason, **how, **ended.usage.counted()
+            )
         return ended
 
     async def _spawn(self, launcher: Launcher, client_info: Raw) -> None:
@@ -253,8 +270,8 @@ class Worker:
             raise StartFailed(f"lacks the tools {_names(missing)}; it has {_names(sorted(self.tools))}")
         self._metrics.know_tools(self.identity.server, self.tools)
 
-    async def _discard(self) -> None:
-        self._process.kill()
+    async def _discard(self, reason: KillReason) -> None:
+        self._process.kill(reason)
         with anyio.CancelScope(shield=True), suppress(TimeoutError), anyio.fail_after(KILL_SECONDS):
             await self._finish()
 
@@ -298,6 +315,10 @@ class Worker:
         self._lost_why = why
         self._lost.set()
         self._settled.set()
+
+
+def _passed(deadline: anyio.CancelScope) -> bool:
+    return anyio.current_time() >= deadline.deadline
 
 
 def _names(names: list[str]) -> str:

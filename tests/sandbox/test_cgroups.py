@@ -1,26 +1,44 @@
 """Control groups of both versions, on what this machine has of each."""
 
+import contextlib
 import os
+import select
 import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from sandbox import Limits, cgroup_tree, cgroups, cgroups_v2, syscalls
+from sandbox import Limits, cgroup_caps, cgroup_files, cgroup_tree, cgroups, cgroups_v2, syscalls
 
 pytestmark = pytest.mark.kernel
 
 LIMITS = Limits(memory_bytes=64 << 20, pids=5, cpu_millis=500)
 
+born: list[int] = []
 
-def sleeper(born_in: int | None, entries: tuple[int, ...]) -> int:
-    """A process in the group, made as a worker's init is."""
+
+@pytest.fixture(autouse=True)
+def children() -> Iterator[list[int]]:
+    """The children that a test made; whichever it did not wait for is waited for here."""
+    born.clear()
+    yield born
+    for pid in born:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+
+
+def child(born_in: int | None, entries: tuple[int, ...], does: Callable[[], None]) -> int:
+    """The pid of a process in the group that does this and ends; whatever happens it does not go on with the tests."""
     cloned = syscalls.clone(0, born_in)
     if cloned is None:
-        for entry in entries:
-            os.write(entry, b"0")
-        signal.pause()
-        os._exit(0)
+        try:
+            for entry in entries:
+                os.write(entry, b"0")
+            does()
+        finally:
+            os._exit(0)
+    born.append(cloned.pid)
     for fd in (cloned.pidfd, *entries, *(() if born_in is None else (born_in,))):
         os.close(fd)
     return cloned.pid
@@ -42,7 +60,7 @@ def driver():
 def test_caps_are_set_read_back_and_gone_with_the_group(driver):
     group = driver.create("one")
     group.limit(LIMITS)
-    pid = sleeper(*group.entry())
+    pid = child(*group.entry(), signal.pause)
     wait_for_process(group, pid)
     assert not group.remove()
     group.kill()
@@ -62,7 +80,7 @@ def test_a_process_outside_is_not_reported_as_capped(driver):
 def test_a_cap_changed_behind_our_back_is_reported_as_degraded(driver):
     group = driver.create("one")
     group.limit(LIMITS)
-    pid = sleeper(*group.entry())
+    pid = child(*group.entry(), signal.pause)
     wait_for_process(group, pid)
     found = group.statuses(pid, Limits(memory_bytes=32 << 20, pids=6, cpu_millis=700))
     assert {status.state for status in found} == {"degraded"}
@@ -85,6 +103,83 @@ def test_living_spawners_are_not_swept(driver):
     assert group.remove()
 
 
+def echo(group) -> tuple[int, int, int]:
+    """A process in the group that gives back what it is given: its pid, and where to write and to read."""
+    inner_in, stdin = os.pipe()
+    stdout, inner_out = os.pipe()
+
+    def give_back() -> None:
+        while byte := os.read(inner_in, 1):
+            os.write(inner_out, byte)
+
+    pid = child(*group.entry(), give_back)
+    os.write(stdin, b"a")
+    assert os.read(stdout, 1) == b"a"
+    return pid, stdin, stdout
+
+
+def is_frozen(group) -> bool:
+    places = getattr(group, "places", None)
+    if places is not None:
+        return places["freezer"].words("freezer.state") == ["FROZEN"]
+    return group.place.keyed("cgroup.events", "frozen") == 1
+
+
+def test_what_is_frozen_does_nothing_until_it_is_thawed(any_group):
+    _, stdin, stdout = echo(any_group)
+    assert any_group.freeze(frozen=True)
+    while not is_frozen(any_group):
+        os.sched_yield()
+    os.write(stdin, b"b")
+    assert select.select([stdout], [], [], 0.1)[0] == []
+    assert any_group.freeze(frozen=False)
+    assert os.read(stdout, 1) == b"b"
+
+
+def test_what_is_frozen_can_be_killed(any_group):
+    pid, _, _ = echo(any_group)
+    any_group.freeze(frozen=True)
+    while not is_frozen(any_group):
+        os.sched_yield()
+    any_group.kill()
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+
+
+def test_a_kill_takes_what_is_being_born_meanwhile(any_group):
+    def multiply() -> None:
+        while not os.fork():  # each lives only to make the next, so that a list of them is always an old one
+            pass
+
+    os.waitpid(child(*any_group.entry(), multiply), 0)
+    any_group.kill()
+    assert members(any_group) == []
+
+
+def members(group) -> list[int]:
+    """Who is inside and more than a zombie, once those that were killed had the time to go."""
+    for _ in range(2000):
+        places = list(getattr(group, "places", {"": getattr(group, "place", None)}).values())
+        if not (found := [pid for place in places for pid in place.processes()]):
+            return []
+        os.sched_yield()
+    return found
+
+
+@pytest.fixture(params=["own", "v2"])
+def any_group(request):
+    """A group of the driver of this machine, and one of version 2 without controllers where that is mounted."""
+    if request.param == "own":
+        driver = request.getfixturevalue("driver")
+        group = driver.create("one")
+    else:
+        place = request.getfixturevalue("v2_place")
+        group = cgroups_v2.V2Group(cgroup_files.GroupFiles(place), frozenset(), {})
+    yield group
+    group.kill()
+    assert members(group) == []
+    assert group.remove()
+
+
 @pytest.fixture
 def v2_place():
     own = cgroups_v2.own_place()
@@ -98,10 +193,10 @@ def v2_place():
 
 
 def test_version_2_a_process_is_born_in_its_group_and_killed_with_it(v2_place: Path):
-    group = cgroups_v2.V2Group(cgroups.GroupFiles(v2_place), frozenset(), {})
+    group = cgroups_v2.V2Group(cgroup_files.GroupFiles(v2_place), frozenset(), {})
     born_in, entries = group.entry()
     assert entries == ()
-    pid = sleeper(born_in, ())
+    pid = child(born_in, (), signal.pause)
     assert group.place.processes() == [pid]
     assert not group.remove()
     group.kill()
@@ -116,7 +211,7 @@ def test_version_2_without_controllers_says_which_are_missing(tmp_path: Path):
     driver = cgroups_v2.V2Driver(own)
     driver.open("groups")
     offered = (own / "cgroup.controllers").read_text().split()
-    expected = {layer for layer, name in cgroups.CONTROLLERS.items() if name not in offered}
+    expected = {layer for layer, name in cgroup_caps.CONTROLLERS.items() if name not in offered}
     assert driver.missing.keys() == expected
     assert all("is not handed down" in reason for reason in driver.missing.values())
     driver.close()

@@ -61,6 +61,12 @@ def test_a_fork_bomb_meets_the_cap_by_either_wall(python, without):
     assert (done.ended.pids_denied or 0) > 0 or without == "cgroup.pids"
 
 
+def test_of_both_walls_the_one_that_counts_refuses_first(python):
+    done = python(FORKS, limits=Limits(pids=10))
+    assert done.stdout.split()[0] == b"EAGAIN"
+    assert (done.ended.pids_denied or 0) > 0
+
+
 def test_the_same_forks_succeed_without_both(says):
     assert says(FORKS, limits=Limits(pids=10), disable=frozenset({"rlimits", "cgroup.pids"})) == "all"
 
