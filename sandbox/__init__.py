@@ -22,6 +22,7 @@ from sandbox.egress import (
     parse_rule,
 )
 from sandbox.errors import (
+    FilterInvalid,
     SandboxError,
     SandboxSetupFailed,
     SandboxUnsupported,
@@ -31,7 +32,7 @@ from sandbox.errors import (
 )
 from sandbox.features import Features, probe, unmet
 from sandbox.layers import LAYERS, LayerStatus
-from sandbox.messages import Exited, KillReason, Spawned, SpawnFailed
+from sandbox.messages import Denied, Event, Exited, KillReason, Spawned, SpawnFailed
 from sandbox.oneshot import Finished, run
 from sandbox.spawner import Spawner
 from sandbox.spec import Limits, Mount, SandboxSpec, Tmpfs
@@ -50,11 +51,14 @@ __all__ = [
     "ConnectReader",
     "ConnectRefused",
     "ConnectRequest",
+    "Denied",
     "Diagnosis",
     "Egress",
     "EgressRule",
+    "Event",
     "Exited",
     "Features",
+    "FilterInvalid",
     "Finding",
     "Finished",
     "HelloReader",

@@ -5,7 +5,8 @@ its order on the gate, a socket to the spawner. When that comes the worker gets 
 init puts the root together, says so, and both confine themselves to the end. The worker then waits, poised, until the
 spawner has read back from the kernel what is in force, and becomes the program. init does the one thing it is for:
 reaps, passes signals on, and ends when the worker ends or the spawner is gone. As pid 1 of its namespace it takes
-everything in there with it.
+everything in there with it. It is also who the kernel asks about the calls that the worker is refused, and counts them
+(`denials`).
 """
 
 import errno
@@ -20,6 +21,7 @@ from typing import NoReturn
 
 from sandbox import _order, privileges, syscalls
 from sandbox._confine import FIRST_FREE_FD, StepFailed, Subject, run_steps
+from sandbox.denials import Denials
 from sandbox.spec import SandboxSpec
 from sandbox.steps import FORKED
 
@@ -30,10 +32,9 @@ _PARKED_FD = 32
 
 # Seen by the spawner only, which has the reason from the gate.
 _SETUP_FAILED = 125
-_FAILED = b"x"
-# In front of the filter's program, which may be empty, in init's word that the root is ready.
-_READY = b"r"
-_MAX_READY_BYTES = 64 * 1024
+# What the two say to each other before the worker's exec; a word of the worker may bring a descriptor.
+_FAILED, _READY = b"failed", b"ready"
+_MAX_WORD_BYTES = 256
 
 
 def main(subject: Subject, prepare: tuple[str, ...]) -> NoReturn:
@@ -52,7 +53,7 @@ def main(subject: Subject, prepare: tuple[str, ...]) -> NoReturn:
         received.pass_on(channel)
         subject.order = received.read()
         run_steps(subject, subject.order.confine)
-        channel.send(_READY + subject.program)
+        channel.send(_READY)
         _serve(subject, worker, channel)
     except StepFailed as failure:
         say(gate, {"failed": [failure.step, failure.number, failure.detail]})
@@ -111,37 +112,61 @@ def _serve(subject: Subject, worker: int, channel: socket.socket) -> NoReturn:
         os.close(fd)
     run_steps(subject, order.withdraw)
     say(subject.gate, {"confined": True})
-    # Closed by a successful exec, or at the worker's end, in which case it has said why.
-    failed = os.read(channel.fileno(), 1)
-    channel.close()
-    if failed:
-        os._exit(_SETUP_FAILED)
+    denials, uncounted = _wait_running(subject, channel)
     wakeups, wakeup_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wakeup_end, warn_on_full_buffer=False)
     for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    say(subject.gate, {"running": True})
-    _keep(subject.gate, worker, wakeups)
+    say(subject.gate, {"running": True, "uncounted": uncounted})
+    _keep(subject.gate, worker, wakeups, denials)
 
 
-def _keep(gate: socket.socket, worker: int, wakeups: int) -> NoReturn:
+def _wait_running(subject: Subject, channel: socket.socket) -> tuple[Denials | None, str]:
+    """Until the worker has become its program, or has ended; what counts its denied calls, or why nothing does."""
+    denials, uncounted = None, "seccomp is not in force"
+    with channel:
+        while True:
+            word, descriptors, _, _ = socket.recv_fds(channel, _MAX_WORD_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+            if not word:
+                # Closed by a successful exec, or at the worker's end.
+                return denials, uncounted
+            if word == _FAILED:
+                os._exit(_SETUP_FAILED)
+            uncounted = word.removeprefix(b"uncounted ").decode("utf-8", "replace")
+            if descriptors and subject.filter is not None:
+                denials, uncounted = Denials(descriptors[0], subject.filter.refusals), ""
+
+
+def _keep(gate: socket.socket, worker: int, wakeups: int, denials: Denials | None) -> NoReturn:
     poll = select.poll()
     poll.register(gate, select.POLLIN)
     poll.register(wakeups, select.POLLIN)
+    if denials:
+        poll.register(denials, select.POLLIN)
     while True:
-        _reap(gate, worker)
-        for fd, _ in poll.poll():
+        _reap(gate, worker, denials)
+        for fd, events in poll.poll(denials.wait_milliseconds() if denials else None):
             if fd == wakeups:
                 if signal.SIGTERM in os.read(wakeups, 4096):
                     _pass_on(worker, signal.SIGTERM)
-            else:
+            elif fd == gate.fileno():
                 packet = gate.recv(4096)
                 if not packet:
                     os._exit(0)
                 _pass_on(worker, json.loads(packet)["signal"])
+            elif denials and events & select.POLLIN:
+                denials.take()
+            else:
+                poll.unregister(fd)
+        _report(gate, denials)
 
 
-def _reap(gate: socket.socket, worker: int) -> None:
+def _report(gate: socket.socket, denials: Denials | None, *, at_once: bool = False) -> None:
+    if denials and (counts := denials.report(at_once=at_once)):
+        say(gate, {"denied": counts})
+
+
+def _reap(gate: socket.socket, worker: int, denials: Denials | None) -> None:
     """Collect whoever ended; when it was the worker, say how and end, which ends everyone left in here."""
     while True:
         try:
@@ -151,6 +176,7 @@ def _reap(gate: socket.socket, worker: int) -> None:
         if pid == 0:
             return
         if pid == worker:
+            _report(gate, denials, at_once=True)
             code = os.waitstatus_to_exitcode(status)
             say(gate, {"ended": [code, None] if code >= 0 else [None, -code]})
             os._exit(0)
@@ -167,17 +193,15 @@ def _be_worker(subject: Subject, channel: socket.socket) -> NoReturn:
     """Wait for the order, finish the confinement and become the program."""
     try:
         privileges.die_with_parent()
-        channel = _place(subject, channel)
+        channel = subject.init = _place(subject, channel)
         run_steps(subject, FORKED)
         _order.rehearse(subject.layers)
         received = _order.receive(channel)
         if received is None:
             os._exit(0)
         order = subject.order = received.read_as_worker()
-        ready = channel.recv(_MAX_READY_BYTES)
-        if not ready:
+        if not channel.recv(_MAX_WORD_BYTES):
             os._exit(0)
-        subject.program = ready[len(_READY) :]
         run_steps(subject, order.finish)
         say(subject.gate, {"poised": [subject.landlock_abi, subject.landlock_seen]})
         if not subject.gate.recv(4096):

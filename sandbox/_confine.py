@@ -11,6 +11,7 @@ from sandbox import landlock, namespaces, privileges, rlimits, rootfs, seccomp, 
 from sandbox._order import Order, say_listening
 from sandbox.egress import EGRESS_HOST, EGRESS_PORT
 from sandbox.spec import DATA_TARGET
+from sandbox.steps import filter_variants
 
 # What the fork server ignores, and every init with it; only the worker hears them again.
 _IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -37,7 +38,7 @@ class Subject:
     """The process being confined. `order` is None until it has arrived.
 
     `site` is the directory over which its root is put together, `proc` its detached /proc, -1 without one; `parent` is
-    init, for the worker.
+    init, for the worker, and `init` its socket to it.
     """
 
     gate: socket.socket
@@ -47,9 +48,10 @@ class Subject:
     order: Order | None = None
     proc: int = -1
     parent: int = 0
+    init: socket.socket | None = None
     landlock_seen: str | None = None
     landlock_abi: int = 0
-    program: bytes = field(default=b"", repr=False)
+    filter: seccomp.Filter | None = field(default=None, repr=False)
 
     @property
     def told(self) -> Order:
@@ -180,9 +182,25 @@ def _hear_signals(_: Subject) -> None:
 
 
 def _load_filter(subject: Subject) -> None:
-    spec = subject.told.spec
-    variants = frozenset({"egress"} if spec.network == "proxy" else ())
-    subject.program = seccomp.compile_named(spec.seccomp, syscalls.MACHINE, variants)
+    order = subject.told
+    variants = filter_variants(order.spec, order.layers)
+    subject.filter = seccomp.filter_for(order.spec.seccomp, syscalls.MACHINE, variants)
+
+
+def _restrict_seccomp(subject: Subject) -> None:
+    """Install the filter. The worker leaves refusals to its init, where the kernel can do that, else to the kernel."""
+    if subject.filter is None:
+        raise StepFailed("restrict-seccomp", 0, "no filter was loaded")
+    if subject.init is not None:
+        try:
+            listener = syscalls.seccomp_listener(subject.filter.counting)
+        except OSError as error:
+            subject.init.send(b"uncounted " + (error.strerror or "").encode())
+        else:
+            socket.send_fds(subject.init, [b"counted"], [listener])
+            os.close(listener)
+            return
+    syscalls.seccomp_filter(subject.filter.plain)
 
 
 STEPS: dict[str, Callable[[Subject], None]] = {
@@ -220,5 +238,5 @@ STEPS: dict[str, Callable[[Subject], None]] = {
     "standard-streams": _standard_streams,
     "show-memory": lambda _: privileges.show_memory(),
     "load-filter": _load_filter,
-    "restrict-seccomp": lambda subject: syscalls.seccomp_filter(subject.program),
+    "restrict-seccomp": _restrict_seccomp,
 }

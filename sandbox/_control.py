@@ -16,7 +16,8 @@ _MAX_DESCRIPTORS = 16
 class Control:
     """The socket and what waits to be sent on it. `closed` once the runtime has closed its side or died.
 
-    The queue holds at most two events per start, and starts are bounded by the number of workers.
+    The queue holds at most three events per start, and starts are bounded by the number of workers; what there can be
+    more of is said only when nothing is `waiting`.
     """
 
     def __init__(self, channel: socket.socket) -> None:
@@ -27,6 +28,11 @@ class Control:
 
     def fileno(self) -> int:
         return self._channel.fileno()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the runtime is behind."""
+        return bool(self._waiting)
 
     @property
     def interest(self) -> int:

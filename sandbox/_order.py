@@ -2,8 +2,9 @@
 
 JSON, init's side first: `{"failed": [step, errno, detail]}`, `{"poised": [Landlock ABI, what it refused]}` (sent by the
 worker, whose pid the kernel attaches), `{"confined": true}` (by init), `{"listening": true}` with one descriptor (by
-init, before the worker goes on), `{"running": true}`, `{"ended": [code, signal]}`; from the fork server
-`{"mapped": true}` once the user exists, the order, `{"go": true}`, `{"signal": n}`.
+init, before the worker goes on), `{"running": true, "uncounted": why}`, `{"denied": {call: count}}` (since the last one),
+`{"ended": [code, signal]}`; from the fork server `{"mapped": true}` once the user exists, the order, `{"go": true}`,
+`{"signal": n}`.
 """
 
 import array

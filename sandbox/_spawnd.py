@@ -28,13 +28,13 @@ from sandbox.features import Features
 from sandbox.layers import CGROUP_LAYERS, LAYERS, NAMESPACE_LAYERS
 from sandbox.messages import (
     PROTOCOL_VERSION,
+    Denied,
     Hello,
     Kill,
     KillReason,
     MalformedMessage,
     Signal,
     Spawn,
-    Spawned,
     SpawnFailed,
     SpecRefused,
     decode_request,
@@ -232,8 +232,14 @@ class Server:
             case {"confined": True} if worker.phase == "starting":
                 worker.confined = True
                 self._judge(worker)
-            case {"running": True} if worker.phase == "starting" and worker.failure is None:
+            case {"running": True, "uncounted": str(why)} if (
+                worker.phase == "starting" and worker.failure is None
+            ):
+                worker.uncounted = why
                 self._run(worker)
+            case {"denied": dict(calls)} if worker.phase == "running":
+                _worker.count_denied(worker, calls)
+                self._say_denied(worker)
             case {"ended": [int(code), None]}:
                 worker.ended = (code, None)
             case {"ended": [None, int(signum)]}:
@@ -241,6 +247,12 @@ class Server:
             case _ if not message:
                 self._forget_gate(worker)
         return bool(message)
+
+    def _say_denied(self, worker: Worker, *, last: bool = False) -> None:
+        """Pass on what was counted, once the runtime has taken what was said before; until then it adds up."""
+        if worker.denied_unsaid and (last or not self._control.waiting):
+            self._control.say(Denied(worker.number, worker.denied_unsaid))
+            worker.denied_unsaid = {}
 
     def _forget_gate(self, worker: Worker) -> None:
         if self._by_gate.pop(worker.gate.fileno(), None):
@@ -251,8 +263,7 @@ class Server:
             self._fail(worker, SandboxSetupFailed("start", 0, "the worker ended before the program ran"))
             return
         worker.phase = "running"
-        way_out = worker.take_listener()
-        self._control.say(Spawned(worker.request, worker.number, worker.pid, worker.statuses, way_out))
+        self._control.say(_worker.spawned(worker))
 
     def _judge(self, worker: Worker) -> None:
         """Once both its sides are there: let the worker run if what the kernel says is what was planned."""
@@ -297,6 +308,7 @@ class Server:
         _worker.bury(worker, self._ground)
         worker.group.kill()
         if worker.phase == "running":
+            self._say_denied(worker, last=True)
             self._control.say(_worker.exited(worker))
         elif worker.phase == "starting":
             default = SandboxSetupFailed("start", 0, "the worker's init ended before the program ran")
@@ -327,7 +339,9 @@ def main(descriptor: int, label: str) -> NoReturn:
     features = examine(ground, driver)
     # Compiled once here, so that every worker finds it done.
     if features.has("seccomp"):
-        seccomp.compile_named("default", syscalls.MACHINE)
+        for profile in seccomp.SHIPPED:
+            for variants in (frozenset[str](), frozenset({"no-unix"})):
+                seccomp.filter_for(profile, syscalls.MACHINE, variants)
     # What stands now stays: no collection here or in an init writes to its pages, which all of them share.
     gc.collect()
     gc.freeze()

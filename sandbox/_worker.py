@@ -8,21 +8,24 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
-from sandbox import _child, _order, _readback, namespaces, privileges, rootfs, syscalls
+from sandbox import _child, _order, _readback, namespaces, privileges, rootfs, seccomp, syscalls
 from sandbox._confine import Subject
 from sandbox._ground import Ground
 from sandbox.cgroups import Driver, Group
 from sandbox.errors import SandboxSetupFailed, SandboxUnsupported
 from sandbox.layers import LayerStatus
-from sandbox.messages import Exited, KillReason, Reason
+from sandbox.messages import Exited, KillReason, Reason, Spawned
 from sandbox.rootfs import Source
 from sandbox.spec import SandboxSpec
 from sandbox.steps import Plan, prepare_steps
 
 _Result = TypeVar("_Result")
+
+# More than can be refused in a year; what is above is not a count.
+_MAX_COUNT = 2**53
 
 _CREDENTIALS_BYTES = 12  # struct ucred: pid, uid, gid (unix(7))
 _DESCRIPTOR_BYTES = 4
@@ -53,6 +56,9 @@ class Worker:
     ended: tuple[int | None, int | None] | None = None
     cpu_seconds: float = 0.0
     listener: int | None = None
+    uncounted: str = ""
+    denied_calls: dict[str, int] = field(default_factory=dict)
+    denied_unsaid: dict[str, int] = field(default_factory=dict)
 
     def take_listener(self) -> int | None:
         """The descriptor of the worker's way out, if there is one; whoever takes it owns it."""
@@ -229,6 +235,22 @@ def has_ended(worker: Worker) -> bool:
     return os.waitid(os.P_PIDFD, worker.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
+def count_denied(worker: Worker, calls: dict[object, object]) -> None:
+    """Add what init counted. Names that are no call, and what is no number, are not taken from it."""
+    known = seccomp.call_names()
+    for name, count in calls.items():
+        if isinstance(name, str) and name in known and type(count) is int and 0 < count <= _MAX_COUNT:
+            for table in (worker.denied_calls, worker.denied_unsaid):
+                table[name] = min(table.get(name, 0) + count, _MAX_COUNT)
+
+
+def spawned(worker: Worker) -> Spawned:
+    """That the worker's program runs."""
+    return Spawned(
+        worker.request, worker.number, worker.pid, worker.statuses, worker.take_listener(), worker.uncounted
+    )
+
+
 def exited(worker: Worker) -> Exited:
     """How a buried worker ended, with what its groups counted."""
     counters = worker.group.counters()
@@ -245,6 +267,7 @@ def exited(worker: Worker) -> Exited:
         pids_denied=counters.pids_denied,
         throttled_periods=counters.throttled_periods,
         throttled_seconds=counters.throttled_seconds,
+        denied_calls=worker.denied_calls,
     )
 
 

@@ -62,6 +62,7 @@ class Spawned:
 
     `listener` is the descriptor of the socket on the worker's loopback, where it was to have one: non-blocking, and
     owned by whoever received this. It travels beside the packet; what was decoded alone has `NOT_ARRIVED` there.
+    `uncounted` says why denied calls are not counted, and is empty where they are.
     """
 
     request: int
@@ -69,6 +70,7 @@ class Spawned:
     pid: int
     layers: tuple[LayerStatus, ...]
     listener: int | None = None
+    uncounted: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +82,21 @@ class SpawnFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Denied:
+    """System calls refused to the worker since the last such event, by name. At most one a second for each worker."""
+
+    worker: int
+    calls: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Exited:
     """The worker and everything it started are gone. Counters are None where no cgroup kept them.
 
     `reason` is `exited` with a `code`; `signalled` by a `signal` that nobody here sent; `oom` where the kernel ended it
     for want of memory; else what the one who asked for the kill said. `pids_denied` is how many forks were refused by its
     cap; `throttled_seconds` how long it was kept from the cpu by its cap, in `throttled_periods` periods of 0.1 s.
+    `denied_calls` is the sum of all `Denied`; what was refused in the last second before a kill may be missing.
     """
 
     worker: int
@@ -98,6 +109,7 @@ class Exited:
     pids_denied: int | None
     throttled_periods: int | None = field(default=None, kw_only=True)
     throttled_seconds: float | None = field(default=None, kw_only=True)
+    denied_calls: dict[str, int] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +121,7 @@ class Hello:
 
 
 Request = Spawn | Signal | Kill
-Event = Spawned | SpawnFailed | Exited
+Event = Spawned | SpawnFailed | Denied | Exited
 
 
 def encode_request(request: Request) -> bytes:
@@ -174,13 +186,14 @@ def encode_event(event: Event) -> bytes:
 
 def _event_body(event: Event) -> dict[str, object]:
     match event:
-        case Spawned(request, worker, pid, layers, listener):
+        case Spawned(request, worker, pid, layers, listener, uncounted):
             body = {
                 "request": request,
                 "worker": worker,
                 "pid": pid,
                 "layers": [asdict(item) for item in layers],
                 "listens": listener is not None,
+                "uncounted": uncounted,
             }
             return {"spawned": body}
         case SpawnFailed(request, SandboxUnsupported() as error):
@@ -193,6 +206,8 @@ def _event_body(event: Event) -> dict[str, object]:
                 "detail": error.detail[:1000],
             }
             return {"failed": body}
+        case Denied():
+            return {"denied": asdict(event)}
         case SpawnFailed() | Exited():
             return {"exited": asdict(event)}
 
@@ -206,8 +221,10 @@ def decode_event(packet: bytes) -> Event:
             "pid": int(pid),
             "layers": list(layers),
             "listens": bool(listens),
+            "uncounted": str(uncounted),
         }:
-            return Spawned(request, worker, pid, _layers(layers), NOT_ARRIVED if listens else None)
+            listener = NOT_ARRIVED if listens else None
+            return Spawned(request, worker, pid, _layers(layers), listener, uncounted)
         case "unsupported", {"request": int(request), "layers": list(layers)}:
             return SpawnFailed(request, SandboxUnsupported(_layers(layers)))
         case "failed", {
@@ -217,6 +234,8 @@ def decode_event(packet: bytes) -> Event:
             "detail": str(detail),
         }:
             return SpawnFailed(request, SandboxSetupFailed(step, errno, detail))
+        case "denied", {"worker": int(worker), "calls": dict(calls)}:
+            return Denied(worker, calls)
         case "exited", body:
             try:
                 return Exited(**body)  # type: ignore[arg-type]  # our own process's message

@@ -19,12 +19,16 @@ _KILL_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What the program wrote (the first `MAX_OUTPUT_BYTES` of each stream), how it ended, what confined it."""
+    """What the program wrote (the first `MAX_OUTPUT_BYTES` of each stream), how it ended, what confined it.
+
+    `uncounted` says why `ended` names no denied calls, and is empty where they are counted.
+    """
 
     stdout: bytes
     stderr: bytes
     ended: Exited
     layers: tuple[LayerStatus, ...]
+    uncounted: str = ""
 
 
 def run(
@@ -94,7 +98,7 @@ class _Conversation:
         if self._started is None:
             raise SpawnerGone("the fork server reported an end without a start")
         stdout, stderr = (bytes(self._output[fd]) for fd in (self._stdout, self._stderr))
-        return Finished(stdout, stderr, self._ended, self._started.layers)
+        return Finished(stdout, stderr, self._ended, self._started.layers, self._started.uncounted)
 
     def _step(self) -> None:
         ready = self._poll.poll(max(self._deadline - time.monotonic(), 0.0) * 1000)

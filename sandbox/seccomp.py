@@ -5,14 +5,34 @@ back; numbers it knows but the profile does not allow are refused. A test says f
 64 bits of the argument it looks at (`bpf.Test`).
 """
 
+import errno
 import json
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from pathlib import Path
 
 from sandbox import bpf
+from sandbox.bpf import ALLOW, ERRNO, NOTIFY, Condition
 from sandbox.filter_profiles import Overlay, Profile, overlaid, read_overlay, read_profile
 
 _PROFILES = Path(__file__).parent / "profiles"
+SHIPPED = ("default",)
+
+
+# More profiles than a policy has; a compiled one is a few KiB.
+_MAX_FILTERS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A profile ready to install: `plain` refuses by itself, `counting` leaves refusals to its listener.
+
+    `refusals` are the calls that may be refused, by number: the name, and the errno to answer with.
+    """
+
+    plain: bytes
+    counting: bytes
+    refusals: dict[int, tuple[str, int]]
 
 
 @cache
@@ -56,6 +76,14 @@ def compile_named(name: str, machine: str, variants: frozenset[str] = frozenset(
     return compile_profile(varied(load_profile(name), variants), machine)
 
 
+@lru_cache(_MAX_FILTERS)
+def filter_for(choice: str, machine: str, variants: frozenset[str]) -> Filter:
+    """The filter of a shipped profile; raises as `compile_named` does."""
+    profile = varied(load_profile(choice), variants)
+    plain, counting = compile_profile(profile, machine), compile_profile(counted(profile), machine)
+    return Filter(plain, counting, refusals(profile, machine))
+
+
 def varied(profile: Profile, names: frozenset[str]) -> Profile:
     """The profile with the named variants laid over it. Raises `KeyError` for a variant that does not exist."""
     return overlaid(profile, [overlays()[name] for name in sorted(names)])
@@ -65,3 +93,33 @@ def compile_profile(profile: Profile, machine: str) -> bytes:
     """The program of any profile for `machine`. Raises `bpf.ProgramTooLong`."""
     rules = {number: profile.rule(name) for name, number in numbers(machine).items()}
     return bpf.program(rules, profile.unknown, machine)
+
+
+def counted(profile: Profile) -> Profile:
+    """The profile with every refusal left to whoever holds the filter's listener, who answers as `refusals` says.
+
+    Answers that only pretend (0, or that the kernel has no such call) are no refusals: programs meet them every day.
+    """
+    rules = {call: _counted(rule) for call, rule in profile.rules.items()}
+    return replace(profile, rules=rules, denied=NOTIFY if _is_refusal(profile.denied) else profile.denied)
+
+
+def refusals(profile: Profile, machine: str) -> dict[int, tuple[str, int]]:
+    """Of every call that the profile may refuse, by number: its name, and the errno it is refused with."""
+    found: dict[int, tuple[str, int]] = {}
+    for name, number in numbers(machine).items():
+        rule = profile.rule(name)
+        answer = rule.otherwise if isinstance(rule, Condition) else rule
+        if _is_refusal(answer):
+            found[number] = (name, answer ^ ERRNO)
+    return found
+
+
+def _counted(rule: bpf.Rule) -> bpf.Rule:
+    if isinstance(rule, Condition):
+        return replace(rule, otherwise=NOTIFY) if _is_refusal(rule.otherwise) else rule
+    return NOTIFY if _is_refusal(rule) else rule
+
+
+def _is_refusal(answer: int) -> bool:
+    return answer not in {ALLOW, ERRNO, ERRNO | errno.ENOSYS}

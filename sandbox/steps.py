@@ -132,6 +132,7 @@ def withdraw_steps(layers: frozenset[str]) -> tuple[str, ...]:
 def finish_steps(layers: frozenset[str]) -> tuple[str, ...]:
     """What the worker does between the root being ready and its exec."""
     return _chosen(
+        ("load-filter", "seccomp" in layers),
         ("set-rlimits", "rlimits" in layers),
         ("restrict-landlock", "landlock" in layers),
         ("become-worker-user-late", "userns" not in layers),
@@ -142,6 +143,13 @@ def finish_steps(layers: frozenset[str]) -> tuple[str, ...]:
         ("show-memory", True),
         ("restrict-seccomp", "seccomp" in layers),
     )
+
+
+def filter_variants(spec: SandboxSpec, layers: frozenset[str]) -> frozenset[str]:
+    """The variants of the seccomp profile that a worker gets."""
+    # Without these two a worker sees the sockets of the place it runs in, and would be let in by some.
+    own_sockets = {"rootfs", "netns"} <= layers
+    return frozenset(_chosen(("egress", spec.network == "proxy"), ("no-unix", not own_sockets)))
 
 
 def _chosen(*steps: tuple[str, bool]) -> tuple[str, ...]:

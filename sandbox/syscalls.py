@@ -76,8 +76,11 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
+# include/uapi/linux/seccomp.h
 _SECCOMP_SET_MODE_FILTER = 1
 _SECCOMP_GET_ACTION_AVAIL = 2
+_SECCOMP_GET_NOTIF_SIZES = 3
+_FILTER_FLAG_NEW_LISTENER, _FILTER_FLAG_WAIT_KILLABLE_RECV = 1 << 3, 1 << 5
 
 # `PyDLL` keeps the interpreter lock: a fork in the middle of handing it over would leave the child without it.
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -215,6 +218,30 @@ def seccomp_filter(program: bytes) -> None:
     held = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(held))
     _call("seccomp", _SECCOMP_SET_MODE_FILTER, 0, header)
+
+
+def seccomp_listener(program: bytes) -> int:
+    """Install a filter as `seccomp_filter` does; gives the descriptor on which its notifications arrive.
+
+    A caller whose notification has been received is interrupted by fatal signals only, where the kernel can (5.19).
+    """
+    held = ctypes.create_string_buffer(program, len(program))
+    header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(held))
+    try:
+        flags = _FILTER_FLAG_NEW_LISTENER | _FILTER_FLAG_WAIT_KILLABLE_RECV
+        return _call("seccomp", _SECCOMP_SET_MODE_FILTER, flags, header)
+    except OSError as error:
+        if error.errno != 22:  # noqa: PLR2004 - EINVAL: a flag this kernel does not know
+            raise
+    return _call("seccomp", _SECCOMP_SET_MODE_FILTER, _FILTER_FLAG_NEW_LISTENER, header)
+
+
+def seccomp_notification_sizes() -> tuple[int, int]:
+    """How large the running kernel's struct seccomp_notif and struct seccomp_notif_resp are (seccomp(2))."""
+    sizes = ctypes.create_string_buffer(6)
+    _call("seccomp", _SECCOMP_GET_NOTIF_SIZES, 0, sizes)
+    notification, response, _ = struct.unpack("=3H", sizes.raw)
+    return notification, response
 
 
 def landlock_abi() -> int:

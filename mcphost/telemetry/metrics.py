@@ -1,7 +1,8 @@
 """Every metric, declared in one place, with labels that only the policy can make more of.
 
 Tenant and server names come from the policy. A method is one of those known or `other`. A tool is one that
-its server listed at start (at most `MAX_TOOLS` per server) or `other`: never a string that a client chose.
+its server listed at start (at most `MAX_TOOLS` per server) or `other`: never a string that a client chose. A system
+call is one that has a name in the sandbox's own table.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -77,6 +78,9 @@ class Metrics:
             "tenant",
             "outcome",
         )
+        self._denied = self._counter(
+            "mcphost_denied_calls", "System calls refused to workers.", "server", "tenant", "call"
+        )
         self._states = Gauge(
             "mcphost_worker_state", "1 for the state a worker set is in.", ["server", "tenant", "state"],
             registry=self.registry,
@@ -136,6 +140,10 @@ class Metrics:
     def egress_connection(self, server: str, tenant: str, outcome: str) -> None:
         """Count a connection of a worker to its proxy at its end."""
         self._egress_connections.labels(server, tenant, outcome).inc()
+
+    def denied_calls(self, server: str, tenant: str, call: str, count: int) -> None:
+        """Count system calls that were refused to a worker."""
+        self._denied.labels(server, tenant, call).inc(count)
 
     def worker_state(self, server: str, tenant: str, *, old: str, new: str) -> None:
         """Move a worker set from one state to another."""

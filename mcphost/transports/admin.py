@@ -95,5 +95,6 @@ def _shown(workers: WorkerSet) -> dict[str, object]:
             "tools": sorted(worker.tools),
             "inFlight": worker.in_flight,
             "layers": worker.layers,
+            "deniedCalls": worker.uncounted or "counted",
         }
     return shown

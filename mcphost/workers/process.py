@@ -5,7 +5,7 @@ died with it (their init is told by the kernel), so each is reported as ended an
 """
 
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from fcntl import F_SETPIPE_SZ, fcntl
@@ -19,6 +19,8 @@ from mcphost.telemetry.logs import logger
 from mcphost.telemetry.usage import Usage
 from mcphost.workers.lifetime import background_tasks
 from sandbox import (
+    Denied,
+    Event,
     Exited,
     Features,
     KillReason,
@@ -38,6 +40,8 @@ PIPE_BYTES: Final = 1024 * 1024
 SEEN_SECONDS: Final = 0.05  # until a fork server that just died is known to be dead
 
 RESTART_WAIT_SECONDS: Final = 0.5  # between a fork server's death and the next, so that no loop spins
+
+OnDenied = Callable[[Mapping[str, int]], None]
 
 EndReason = Literal["exited", "signalled", "oom", "lost"] | KillReason
 
@@ -80,8 +84,10 @@ class Process:
     on the worker's loopback, where there is one, is closed at the end unless somebody has taken it.
     """
 
-    def __init__(self, launcher: "Launcher", started: Spawned, pipes: "Pipes") -> None:
+    def __init__(self, launcher: "Launcher", started: Spawned, pipes: "Pipes", on_denied: OnDenied) -> None:
         self._launcher = launcher
+        self.on_denied = on_denied
+        self.uncounted = started.uncounted
         self.worker_id = started.worker
         self.pid = started.pid
         self.layers: tuple[LayerStatus, ...] = started.layers
@@ -154,6 +160,7 @@ class Pipes:
 @dataclass(slots=True)
 class _Start:
     pipes: Pipes
+    on_denied: OnDenied
     done: anyio.Event = field(default_factory=anyio.Event)
     process: Process | None = None
     error: SandboxError | None = None
@@ -206,10 +213,10 @@ class Launcher:
             raise SpawnerGone("the fork server is being restarted")
         return self._spawner.features
 
-    async def start(self, spec: SandboxSpec) -> Process:
+    async def start(self, spec: SandboxSpec, on_denied: OnDenied = lambda _: None) -> Process:
         """Start one process and wait until its program runs.
 
-        On cancellation the process is ended as soon as it appears.
+        `on_denied` is called with the system calls that are refused to it, by name, at most once a second. On cancellation the process is ended as soon as it appears.
 
         Raises:
             SandboxError: it could not be started as asked.
@@ -218,7 +225,7 @@ class Launcher:
         while True:
             spawner = await self._wait_spawner()
             try:
-                return await self._start(spawner, spec)
+                return await self._start(spawner, spec, on_denied)
             except SpawnerGone:
                 # Not the server's fault, so not for its restart budget. The caller bounds the wait.
                 if self._closing:
@@ -232,9 +239,9 @@ class Launcher:
             await self._spawner_back.wait()
         return self._spawner
 
-    async def _start(self, spawner: Spawner, spec: SandboxSpec) -> Process:
+    async def _start(self, spawner: Spawner, spec: SandboxSpec, on_denied: OnDenied) -> Process:
         pipes = Pipes.make()
-        start = _Start(pipes)
+        start = _Start(pipes, on_denied)
         self._requests += 1
         request = self._requests
         try:
@@ -298,7 +305,11 @@ class Launcher:
         except (SandboxError, OSError) as error:
             logger().error("fork_server_start_failed", error=str(error))
 
-    def _dispatch(self, event: Spawned | SpawnFailed | Exited) -> None:
+    def _dispatch(self, event: Event) -> None:
+        if isinstance(event, Denied):
+            if (running := self._running.get(event.worker)) is not None:
+                running.on_denied(event.calls)
+            return
         if isinstance(event, Exited):
             process = self._running.pop(event.worker, None)
             if process is not None:
@@ -313,7 +324,7 @@ class Launcher:
             start.error = event.error
             _close(start.pipes.ours)
         else:
-            start.process = Process(self, event, start.pipes)
+            start.process = Process(self, event, start.pipes, start.on_denied)
             self._running[event.worker] = start.process
             if start.abandoned:
                 start.process.kill()

@@ -5,6 +5,8 @@ Three facts, kept apart: `start` returns only a ready worker, `wait_ended` tells
 
 import signal
 import time
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +36,8 @@ MAX_LIST_PAGES: Final = 100  # a server that pages for ever must not hold a star
 
 STDERR_LOGGED: Final = Rate(per_second=20.0, burst=100)  # pieces per second that reach our log
 
+DENIALS_LOGGED: Final = Rate(per_second=1 / 60, burst=1)  # lines of one worker; the metric counts every call
+
 LAST_WORDS_SECONDS: Final = 1.0  # from a worker's closed pipe to the status of its process
 
 KILL_SECONDS: Final = 10.0  # after a kill the kernel needs moments; past this something is wrong with it
@@ -60,6 +64,8 @@ class Worker:
         self._lost_why = ""
         self._stderr_limiter = RateLimiter(STDERR_LOGGED)
         self._reported = False
+        self._denials_limiter = RateLimiter(DENIALS_LOGGED)
+        self._denied: Counter[str] = Counter()  # since the last line about it; names of system calls only
         self._process: Process
         self._connection: Connection
         self.facts: ServerFacts
@@ -116,6 +122,11 @@ class Worker:
         return [
             {"layer": each.layer, "state": each.state, "reason": each.reason} for each in self._process.layers
         ]
+
+    @property
+    def uncounted(self) -> str:
+        """Why its denied system calls are not counted; empty when they are."""
+        return self._process.uncounted
 
     @property
     def in_flight(self) -> int:
@@ -213,7 +224,7 @@ class Worker:
         self._client_info = client_info
         machine: Upstream[InFlight] = Upstream(era=self._settings.era, client_info=client_info)
         spec = self._settings.sandbox(self.identity.tenant)
-        self._process = await launcher.start(spec)
+        self._process = await launcher.start(spec, self._on_denied)
         if self._settings.egress is not None:
             launcher.look_after(
                 partial(self._serve_egress, self._process, self._settings.egress),
@@ -310,6 +321,17 @@ class Worker:
             logger().debug(
                 "worker_stderr", server=self.identity.server, tenant=self.identity.tenant, text=text
             )
+
+    def _on_denied(self, calls: Mapping[str, int]) -> None:
+        for call, count in calls.items():
+            self._metrics.denied_calls(self.identity.server, self.identity.tenant, call, count)
+        self._denied.update(calls)
+        if not self._denials_limiter.wait_for(time.monotonic()):  # as above
+            said = ",".join(f"{call}={count}" for call, count in sorted(self._denied.items()))
+            logger().warning(
+                "worker_denied_calls", server=self.identity.server, tenant=self.identity.tenant, calls=said
+            )
+            self._denied.clear()
 
     def _on_lost(self, why: str) -> None:
         self._lost_why = why
