@@ -337,7 +337,7 @@ def main(descriptor: int, label: str) -> NoReturn:
     driver = cgroup_tree.open_driver(label)
     ground = settle()
     features = examine(ground, driver)
-    # Compiled once here, so that every worker finds it done.
+    # Read and compiled once here: every worker finds it done, in a root that holds no profile.
     if features.has("seccomp"):
         for profile in seccomp.SHIPPED:
             for variants in (frozenset[str](), frozenset({"no-unix"})):

@@ -61,6 +61,7 @@ def numbers(machine: str) -> dict[str, int]:
     }
 
 
+@cache
 def call_names() -> frozenset[str]:
     """Every name that a profile may speak of: those of all machines, so that one profile serves each."""
     return frozenset(name for machine in bpf.ARCHITECTURES for name in numbers(machine))

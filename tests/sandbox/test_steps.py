@@ -58,6 +58,7 @@ def test_with_everything_there_the_order_is_this():
         "restrict-seccomp",
     )
     assert plan.finish == (
+        "load-filter",
         "set-rlimits",
         "restrict-landlock",
         "drop-capabilities",
