@@ -185,7 +185,7 @@ class Server:
         worker = self._take_spare(plan.prepare) if usual else None
         if worker is None:
             worker = self._make(plan.layers, request.spec.disable)
-        self._refill = True
+        self._refill = len(self._spares) < _SPARES
         worker.request, worker.spec, worker.plan = request.request, request.spec, plan
         worker.phase, worker.deadline = "starting", time.monotonic() + START_TIMEOUT_SECONDS
         return worker
