@@ -105,7 +105,6 @@ EgressList = Annotated[
 ]
 AddressRange = Annotated[
     IPv4Network | IPv6Network,
-    InstanceOf,
     BeforeValidator(_read_network),
     PlainSerializer(str, when_used="json"),
     WithJsonSchema({"type": "string", "pattern": "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$"}),

@@ -1,5 +1,6 @@
 """The request that a worker makes of the proxy: one form, one request, a bounded head, however it is cut."""
 
+import itertools
 import re
 
 import pytest
@@ -16,7 +17,7 @@ def outcome_of(data: bytes, cuts: tuple[int, ...] = ()) -> ConnectRequest | int 
     """The request, the status of a refusal, or None while more is wanted; what is left uncut follows the request."""
     reader = ConnectReader()
     edges = [0, *sorted({cut for cut in cuts if cut < len(data)}), len(data)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         try:
             if (request := reader.feed(data[start:end])) is not None:
                 return ConnectRequest(request.host, request.port, request.rest + data[end:])
@@ -94,7 +95,19 @@ def test_a_second_request_is_only_bytes_of_the_tunnel():
 
 
 PIECES = st.sampled_from(
-    [b"CONNECT ", b"GET ", b"a.example", b":443", b" HTTP/1.1", b"\r\n", b"\n", b"\r", b"Host: a", b": ", b"x" * 3000]
+    [
+        b"CONNECT ",
+        b"GET ",
+        b"a.example",
+        b":443",
+        b" HTTP/1.1",
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b"Host: a",
+        b": ",
+        b"x" * 3000,
+    ]
 )
 HEADS = st.lists(PIECES, max_size=12).map(b"".join) | st.binary(max_size=200) | st.just(GOOD + b"\x16\x03")
 

@@ -1,5 +1,6 @@
 """The name in a ClientHello: found in those of real clients, held to the one asked for, and never guessed."""
 
+import itertools
 import ssl
 from collections.abc import Iterable
 
@@ -35,7 +36,9 @@ def server_name(*names: bytes, kind: int = 0) -> bytes:
     return extension(0, vector(2, b"".join(bytes([kind]) + vector(2, name) for name in names)))
 
 
-def message(extensions: Iterable[bytes] | None, *, suites: bytes = b"\x13\x01", session: bytes = b"") -> bytes:
+def message(
+    extensions: Iterable[bytes] | None, *, suites: bytes = b"\x13\x01", session: bytes = b""
+) -> bytes:
     body = b"\x03\x03" + bytes(32) + vector(1, session) + vector(2, suites) + vector(1, b"\0")
     if extensions is not None:
         body += vector(2, b"".join(extensions))
@@ -52,7 +55,7 @@ def read(data: bytes, cuts: Iterable[int] = ()) -> str | None:
     """The name; `no name`, `refused`, or None while more is wanted."""
     reader = HelloReader()
     edges = [0, *sorted({cut for cut in cuts if cut < len(data)}), len(data)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         try:
             if (hello := reader.feed(data[start:end])) is not None:
                 assert hello.raw == data[:end]
