@@ -53,7 +53,6 @@ LOGGED: Final = Rate(per_second=10.0, burst=100)
 _GONE: Final = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.EAGAIN})
 _SHORT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 SHORT_SECONDS: Final = 0.1
-LINGER_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +66,7 @@ class Bounds:
     connect_seconds: float = 10.0
     hello_seconds: float = 10.0
     idle_seconds: float = 300.0
+    linger_seconds: float = 1.0  # after a refusal, for the client to read it
 
 
 @dataclass(slots=True)
@@ -162,7 +162,7 @@ class EgressProxy:
             await self._carry(near, seen)
         except _Refused as refused:
             seen.outcome, seen.why = refused.outcome, refused.why
-            await _say_no(near, refused.farewell)
+            await self._say_no(near, refused.farewell)
         except OSError as error:
             seen.outcome, seen.why = "broken", error.strerror or ""
         except Exception:  # noqa: BLE001 - the boundary of one connection: its bug must not end the others
@@ -173,6 +173,15 @@ class EgressProxy:
             self.open -= 1
             self._slots.release()
             self._tell(seen, anyio.current_time() - started)
+
+    async def _say_no(self, near: Wire, farewell: bytes) -> None:
+        """Tell the client, and see to it that it can read it; bounded, for it may not want to."""
+        with anyio.move_on_after(self._bounds.linger_seconds):
+            try:
+                await near.send(farewell)
+            except OSError:
+                return
+            await near.linger()
 
     async def _carry(self, near: Wire, seen: _Seen) -> None:
         request = await self._request(near)
@@ -299,13 +308,3 @@ class EgressProxy:
     @property
     def _keys(self) -> dict[str, object]:
         return {"server": self._labels[0], "tenant": self._labels[1]}
-
-
-async def _say_no(near: Wire, farewell: bytes) -> None:
-    """Tell the client, and see to it that it can read it; bounded, for it may not want to."""
-    with anyio.move_on_after(LINGER_SECONDS):
-        try:
-            await near.send(farewell)
-        except OSError:
-            return
-        await near.linger()

