@@ -35,7 +35,7 @@ from sandbox.layers import LAYERS, LayerStatus
 from sandbox.messages import Denied, Event, Exited, KillReason, Spawned, SpawnFailed
 from sandbox.oneshot import Finished, run
 from sandbox.spawner import Spawner
-from sandbox.spec import Limits, Mount, SandboxSpec, Tmpfs
+from sandbox.spec import MIN_VOLUME_BYTES, Limits, Mount, SandboxSpec, Tmpfs, Volume
 from sandbox.tls_hello import UNRECOGNIZED_NAME, ClientHello, HelloReader, HelloRefused, name_refusal
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "Egress",
     "EgressRule",
     "Event",
+    "MIN_VOLUME_BYTES",
     "Exited",
     "Features",
     "FilterInvalid",
@@ -79,6 +80,7 @@ __all__ = [
     "SpawnerGone",
     "SpecInvalid",
     "Tmpfs",
+    "Volume",
     "address_of",
     "answer",
     "diagnose",

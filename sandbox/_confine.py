@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from sandbox import landlock, namespaces, privileges, rlimits, rootfs, seccomp, syscalls
 from sandbox._order import Order, say_listening
 from sandbox.egress import EGRESS_HOST, EGRESS_PORT
-from sandbox.spec import DATA_TARGET
 from sandbox.steps import filter_variants
 
 # What the fork server ignores, and every init with it; only the worker hears them again.
@@ -152,8 +151,7 @@ def landlock_rules(order: Order) -> list[landlock.Rule]:
         landlock.Rule(mount.target if inside else mount.source, "write" if mount.writable else "run")
         for mount in spec.mounts
     ]
-    if spec.data is not None:
-        rules.append(landlock.Rule(DATA_TARGET if inside else spec.data, "write"))
+    rules += [landlock.Rule(each.target if inside else each.source, "write") for each in spec.kept()]
     if inside:
         rules += [landlock.Rule(tmpfs.target, "write") for tmpfs in spec.scratch()]
         # Nothing but the five devices is in there, and the scratch space has its own rule.

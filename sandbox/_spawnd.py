@@ -21,6 +21,7 @@ from sandbox._control import Control
 from sandbox._ground import Ground, settle
 from sandbox._memory_watch import MemoryWatch
 from sandbox._trial import examine
+from sandbox._volumes import Volumes
 from sandbox._worker import Worker
 from sandbox.cgroups import Driver
 from sandbox.errors import SandboxSetupFailed, SandboxUnsupported
@@ -73,6 +74,8 @@ class Server:
         self._usual = frozenset(layer for layer in LAYERS if features.has(layer))
         self._spares: deque[Worker] = deque()
         self._refill = True
+        templates = ground.templates
+        self._volumes = Volumes(self._poll, templates.site if templates else None, ground.data_owner)
 
     def serve(self) -> None:
         """Until the runtime closes its side or dies; then every worker is ended and its groups are removed."""
@@ -83,7 +86,7 @@ class Server:
         self._refill = False
         for worker in list(self._by_number.values()):
             self._end(worker)
-        while self._by_number:
+        while self._by_number or self._volumes.busy:
             self._turn()
         deadline = time.monotonic() + _LEFTOVERS_SECONDS
         while self._leftovers and time.monotonic() < deadline:
@@ -103,6 +106,8 @@ class Server:
                 self._on_gate(self._by_gate[fd])
             elif fd in self._by_pidfd:
                 self._on_end(self._by_pidfd[fd])
+            elif fd in self._volumes:
+                self._on_volume(fd)
             else:
                 self._memory.take(fd)
         self._memory.look()
@@ -172,9 +177,27 @@ class Server:
             self._control.say(SpawnFailed(request.request, error))
             return
         try:
-            _worker.order(worker, self._ground, descriptors)
+            spec, plan = worker.job()
+            has_root = "rootfs" in plan.layers
+            if self._volumes.claim(worker.number, spec, descriptors, has_root=has_root):
+                _worker.order(worker, self._ground, descriptors, self._volumes)
         except SandboxSetupFailed as error:
             self._fail(worker, error)
+
+    def _on_volume(self, pidfd: int) -> None:
+        """Go on with whoever waited for it."""
+        for number, streams, failure in self._volumes.finish(pidfd):
+            worker = self._by_number[number]
+            try:
+                if failure is not None:
+                    self._fail(worker, failure)
+                elif worker.failure is None:
+                    _worker.order(worker, self._ground, streams, self._volumes)
+            except SandboxSetupFailed as error:
+                self._fail(worker, error)
+            finally:
+                for fd in streams:
+                    os.close(fd)
 
     def _assign(self, request: Spawn, descriptors: list[int]) -> Worker:
         """An init for the request: a spare one when it is prepared in just this way."""
@@ -306,6 +329,7 @@ class Server:
         if worker in self._spares:
             self._spares.remove(worker)
         _worker.bury(worker, self._ground)
+        self._volumes.drop(worker.number)
         worker.group.kill()
         if worker.phase == "running":
             self._say_denied(worker, last=True)

@@ -9,17 +9,19 @@ import struct
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, TypeVar
 
 from sandbox import _child, _order, _readback, namespaces, privileges, rootfs, seccomp, syscalls
 from sandbox._confine import Subject
 from sandbox._ground import Ground
+from sandbox._volumes import Volumes
 from sandbox.cgroups import Driver, Group
 from sandbox.errors import SandboxSetupFailed, SandboxUnsupported
 from sandbox.layers import LayerStatus
 from sandbox.messages import Exited, KillReason, Reason, Spawned
 from sandbox.rootfs import Source
-from sandbox.spec import SandboxSpec
+from sandbox.spec import DATA_TARGET, SandboxSpec, Volume
 from sandbox.steps import Plan, prepare_steps
 
 _Result = TypeVar("_Result")
@@ -115,15 +117,20 @@ def abandon(worker: Worker, ground: Ground) -> None:
     worker.group.remove()
 
 
-def order(worker: Worker, ground: Ground, streams: list[int]) -> None:
-    """Hand over the specification and everything it needs. Raises `SandboxSetupFailed`; the caller kills then."""
+def order(worker: Worker, ground: Ground, streams: list[int], volumes: Volumes) -> None:
+    """Hand over the specification and everything it needs; sized volumes must have been claimed and be there.
+
+    Raises `SandboxSetupFailed`; the caller kills then.
+    """
     spec, plan = worker.job()
     sources: list[Source] = []
     root = -1
     try:
         if "rootfs" in plan.layers and ground.templates is not None:
             sources += _attempt("open-mounts", lambda: rootfs.open_sources(spec))
-            sources += _attempt("open-data", lambda: _open_data(worker, ground, spec))
+            for volume in spec.kept():
+                step = "open-data" if volume.target == DATA_TARGET else "open-volume"
+                sources.append(_attempt(step, partial(_open_kept, worker, ground, volume, volumes)))
             templates = ground.templates
             root = _attempt("open-root", lambda: templates.open(spec, sources))
         told = _order.Order(
@@ -148,15 +155,14 @@ def order(worker: Worker, ground: Ground, streams: list[int]) -> None:
                 os.close(fd)
 
 
-def _open_data(worker: Worker, ground: Ground, spec: SandboxSpec) -> list[Source]:
-    if spec.data is None:
-        return []
+def _open_kept(worker: Worker, ground: Ground, volume: Volume, volumes: Volumes) -> Source:
+    place = None if volume.size_bytes is None else volumes.open(volume.source)
     if not (ground.privileged and "userns" in worker.namespaces):
-        return [rootfs.open_data(spec.data, None, None)]
+        return rootfs.open_kept(volume, None, None, place)
     # The namespace maps the owner on disk, which is what the worker is inside, to the worker's user on this machine.
     idmap = os.open(f"/proc/{worker.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return [rootfs.open_data(spec.data, ground.data_owner, idmap)]
+        return rootfs.open_kept(volume, ground.data_owner, idmap, place)
     finally:
         os.close(idmap)
 

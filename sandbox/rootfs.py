@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox import syscalls
-from sandbox.spec import DATA_TARGET, SandboxSpec
+from sandbox.spec import SandboxSpec, Volume
 
 # Directories that exist nearly everywhere and hold nothing a worker is ever given; the spawner covers one of them in
 # its own mount namespace, where nobody else sees it.
@@ -109,7 +109,7 @@ class Templates:
 
 
 def open_sources(spec: SandboxSpec) -> list[Source]:
-    """What `spec` mounts from the host, the data directory excepted. On an error nothing stays open."""
+    """What `spec` mounts from the host, its volumes excepted. On an error nothing stays open."""
     sources: list[Source] = []
     try:
         for mount in spec.mounts:
@@ -127,21 +127,22 @@ def open_sources(spec: SandboxSpec) -> list[Source]:
     return sources
 
 
-def open_data(path: str, owner: int | None, idmap_fd: int | None) -> Source:
-    """The data directory. The tenant may have written in it before, so no symbolic link on the way is followed.
+def open_kept(volume: Volume, owner: int | None, idmap_fd: int | None, place: int | None = None) -> Source:
+    """A volume's tree: its directory, or that of its image, given as `place`.
 
-    With `owner` the directory belongs to that user on disk, whatever user the worker has on this machine: a fresh one
-    is handed over, one that holds anything of someone else's is refused (`PermissionError`). `idmap_fd` is the
-    worker's user namespace, through which the owner on disk becomes the worker (mount_setattr(2), ID-mapped mounts).
+    The tenant may have written in a directory before, so no symbolic link on the way is followed. With `owner` it
+    belongs to that user on disk, whatever user the worker has on this machine: a fresh one is handed over, one that
+    holds anything of someone else's is refused (`PermissionError`). `idmap_fd` is the worker's user namespace, through
+    which the owner on disk becomes the worker (mount_setattr(2), ID-mapped mounts).
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-    place = _open_place(path, flags)
+    tree = _open_place(volume.source, flags) if place is None else place
     try:
-        if owner is not None:
-            _hand_over(place, owner)
-        return Source(_detached(place, _WRITABLE, idmap_fd), DATA_TARGET, is_directory=True)
+        if owner is not None and place is None:
+            _hand_over(tree, owner)
+        return Source(_detached(tree, _WRITABLE, idmap_fd), volume.target, is_directory=True)
     finally:
-        os.close(place)
+        os.close(tree)
 
 
 def _open_place(path: str, flags: int) -> int:
@@ -236,8 +237,12 @@ def _make_devices(root: Path) -> None:
 
 
 def make_private() -> None:
-    """In the worker's own mount namespace: nothing that is mounted from now on shows anywhere else."""
-    syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+    """In the worker's own mount namespace: nothing that is mounted from now on shows anywhere else.
+
+    What the fork server unmounts goes here, too: an image that it is done with must not stay in use because of an
+    init that still waits for its order.
+    """
+    syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
 
 
 def assemble(

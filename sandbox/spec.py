@@ -19,6 +19,9 @@ DATA_TARGET = "/data"
 DEFAULT_TMPFS_BYTES = 64 * MIB
 DEFAULT_TMPFS_INODES = 4096
 
+# An ext4 file system with its journal takes about 4 MiB for itself; below this little would be left of what was asked.
+MIN_VOLUME_BYTES = 16 * MIB
+
 # A start carries one descriptor per mount through the fork server; the bound keeps a start cheap and its message small.
 MAX_MOUNTS = 64
 MAX_TMPFS = 16
@@ -47,6 +50,25 @@ class Mount:
     def __post_init__(self) -> None:
         _check_path("mount source", self.source)
         _check_target("mount target", self.target)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """A place that is kept from one worker to the next and belongs to them alone: writable, never executable.
+
+    Without `size_bytes`, `source` is a directory of this machine, made by the caller. With it, `source` is the path of
+    an image file in such a directory: made when it is missing, grown when it is smaller, refused when it is larger or
+    damaged, and shared by all workers of one fork server that name it. Neither path may hold a symbolic link.
+    """
+
+    source: str
+    target: str
+    size_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_path("volume source", self.source)
+        _check_target("volume target", self.target)
+        _check_number("volume size_bytes", self.size_bytes, minimum=MIN_VOLUME_BYTES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +112,9 @@ class Limits:
 class SandboxSpec:
     """One worker to be. `disable` leaves layers out on purpose and exists for tests that prove a test can fail.
 
-    `data` is a directory of this machine, made by the caller, given by a path without symbolic links; it appears as
-    /data, writable and never executable. `cwd` is a path inside. `network` is nothing, or with "proxy" one listening
-    socket on the worker's own loopback, which arrives with `Spawned` (see `egress`).
+    `data`, with or without `data_size_bytes`, is what `Volume` has as its source and size; it appears as /data. `cwd`
+    is a path inside. `network` is nothing, or with "proxy" one listening socket on the worker's own loopback, which
+    arrives with `Spawned` (see `egress`).
     """
 
     name: str
@@ -102,6 +124,8 @@ class SandboxSpec:
     mounts: tuple[Mount, ...] = ()
     tmpfs: tuple[Tmpfs, ...] = ()
     data: str | None = None
+    data_size_bytes: int | None = None
+    volumes: tuple[Volume, ...] = ()
     limits: Limits = field(default_factory=Limits)
     seccomp: str = "default"
     network: Literal["none", "proxy"] = "none"
@@ -114,8 +138,8 @@ class SandboxSpec:
         _check_argv(self.argv)
         _check_env(self.env)
         _check_path("cwd", self.cwd)
-        if self.data is not None:
-            _check_path("data", self.data)
+        if self.data is None and self.data_size_bytes is not None:
+            raise SpecInvalid("data_size_bytes without data bounds nothing")
         if self.network not in {"none", "proxy"}:
             raise SpecInvalid(f"network {self.network!r} is not known; allowed: none, proxy")
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", self.seccomp):
@@ -126,18 +150,29 @@ class SandboxSpec:
         self._check_targets()
 
     def _check_targets(self) -> None:
-        if len(self.mounts) > MAX_MOUNTS or len(self.tmpfs) > MAX_TMPFS:
-            raise SpecInvalid(f"more than {MAX_MOUNTS} mounts or {MAX_TMPFS} tmpfs")
+        kept = self.kept()
+        if len(self.mounts) + len(kept) > MAX_MOUNTS or len(self.tmpfs) > MAX_TMPFS:
+            raise SpecInvalid(f"more than {MAX_MOUNTS} mounts and volumes, or {MAX_TMPFS} tmpfs")
+        sources = [volume.source for volume in kept]
+        if len(sources) != len(set(sources)):
+            raise SpecInvalid("two volumes have the same source")
         targets = [mount.target for mount in self.mounts] + [tmpfs.target for tmpfs in self.tmpfs]
-        if self.data is not None:
-            targets.append(DATA_TARGET)
+        targets += [volume.target for volume in kept]
         if len(targets) != len(set(targets)):
             twice = sorted({target for target in targets if targets.count(target) > 1})
             raise SpecInvalid(f"more than one thing is to appear at {', '.join(twice)}")
 
+    def kept(self) -> tuple[Volume, ...]:
+        """Every volume, the data directory among them."""
+        if self.data is None:
+            return self.volumes
+        data = Volume(source=self.data, target=DATA_TARGET, size_bytes=self.data_size_bytes)
+        return (data, *self.volumes)
+
     def scratch(self) -> tuple[Tmpfs, ...]:
         """The tmpfs to make: those asked for, and /tmp and /dev/shm in any case, which programs expect to exist."""
         asked = {tmpfs.target for tmpfs in self.tmpfs} | {mount.target for mount in self.mounts}
+        asked |= {volume.target for volume in self.volumes}
         extra = (
             Tmpfs(target=target, size_bytes=DEFAULT_TMPFS_BYTES)
             for target in ("/tmp", "/dev/shm")  # noqa: S108 - paths inside the sandbox
@@ -161,12 +196,14 @@ class SandboxSpec:
             limits = cast("Mapping[str, int | None]", fields.pop("limits"))
             mounts = cast("list[Mapping[str, str]]", fields.pop("mounts"))
             tmpfs = cast("list[Mapping[str, int]]", fields.pop("tmpfs"))
+            volumes = cast("list[Mapping[str, str]]", fields.pop("volumes"))
             env = cast("list[tuple[str, str]]", fields.pop("env"))
             return cls(
                 argv=tuple(cast("list[str]", fields.pop("argv"))),
                 env=tuple((key, text) for key, text in env),
                 mounts=tuple(Mount(**mount) for mount in mounts),  # type: ignore[arg-type]  # checked by Mount
                 tmpfs=tuple(Tmpfs(**item) for item in tmpfs),  # type: ignore[arg-type]  # checked by Tmpfs
+                volumes=tuple(Volume(**item) for item in volumes),  # type: ignore[arg-type]  # checked by Volume
                 limits=Limits(**limits),  # type: ignore[arg-type]  # checked by Limits
                 require=frozenset(cast("list[str]", fields.pop("require"))),
                 disable=frozenset(cast("list[str]", fields.pop("disable"))),
