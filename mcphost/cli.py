@@ -46,16 +46,18 @@ def check(policy: str) -> None:
     import os  # noqa: PLC0415
 
     from mcphost.policy import load  # noqa: PLC0415
-    from mcphost.runtime import make_plan, refuse_unenforceable  # noqa: PLC0415
+    from mcphost.runtime import make_plan, refuse_unbounded, refuse_unenforceable, size_limits  # noqa: PLC0415
     from sandbox import probe  # noqa: PLC0415
 
     try:
         plan = make_plan(load(policy), os.environ)
     except PolicyError as error:
         _fail(str(error), EX_CONFIG)
-    click.echo(_described(plan))
     try:
+        held = size_limits(plan)
+        click.echo(_described(plan, "" if held is None else f"{held.state}: {held.reason}"))
         refuse_unenforceable(plan.policy, probe())
+        refuse_unbounded(plan, held)
     except (McpHostError, SandboxError) as error:
         _fail(str(error), 1)
     click.echo(f"\n{policy}: ok")
@@ -104,7 +106,8 @@ def new() -> None:
     click.echo(f'  - {{id: NAME, sha256: "{digest_of(text).hex()}"}}', err=True)
 
 
-def _described(plan: "Plan") -> str:
+def _described(plan: "Plan", held: str) -> str:
+    """`held` says how a size is held on this machine."""
     lines = []
     runtime = plan.policy.runtime
     lines.append(f"listen   {runtime.listen} (auth: {runtime.auth})")
@@ -119,6 +122,7 @@ def _described(plan: "Plan") -> str:
         lines.extend(f"  {'writes' if each.writable else 'reads '} {each.source}" for each in sandbox.mounts)
         lines.append(f"  egress {_egress(server)}")
         lines.extend(f"  tmpfs  {each.target} ({each.size_bytes} bytes)" for each in sandbox.tmpfs)
+        lines.extend(_kept(server, held))
         lines.append(
             f"  limits memory {limits.memory_bytes} bytes, {limits.pids} processes, "
             f"{limits.cpu_millis} milli-cpu, {limits.files} files, messages of {server.message_bytes} bytes"
@@ -141,6 +145,17 @@ def _egress(server: "ServerPlan") -> str:
     reached = ", ".join(str(rule) for rule in server.egress.rules)
     ranges = ", ".join(str(network) for network in server.egress.networks)
     return f"{reached}{f'; also at {ranges}' if ranges else ''}"
+
+
+def _kept(server: "ServerPlan", held: str) -> list[str]:
+    """What the runtime keeps for a server, with the way in which its size is held."""
+    volumes = [(each.target, each.size) for each in server.server.volumes if each.name is not None]
+    if server.server.data.size is not None:
+        volumes.append(("/data", server.server.data.size))
+    return [
+        f"  keeps  {target} ({f'{size} bytes, {held}' if size is not None else 'no size of its own'})"
+        for target, size in volumes
+    ]
 
 
 def _fail(message: str, status: int) -> NoReturn:

@@ -15,7 +15,7 @@ from mcphost.decisions.restart import RestartPolicy
 from mcphost.policy import Policy, Program, ResolvedProfile, Secret, Server, interpolate
 from mcphost.policy import Tenant as PolicyTenant
 from mcphost.workers.settings import SHARED, Expectation, Timeouts
-from sandbox import EGRESS_HOST, EGRESS_PORT, Egress, Mount, SandboxSpec, Tmpfs
+from sandbox import DATA_TARGET, EGRESS_HOST, EGRESS_PORT, Egress, Mount, SandboxSpec, Tmpfs, Volume
 from sandbox import Limits as SandboxLimits
 
 RealPath = Callable[[str], str]
@@ -51,12 +51,28 @@ _CERTIFICATE_VARIABLES: Final = (
     "SSL_CERT_FILE",
 )
 
+# No name of a tenant has an underscore.
+_ALL_TENANTS: Final = "_shared"
+
 _BASE_PATH: Final = ("/usr/local/bin", "/usr/bin", "/bin")
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """A place that outlives workers: `path` is its directory or, with a size, its image.
+
+    `other` is where it would lie in the other form: without its size, or with one.
+    """
+
+    target: str
+    path: str
+    other: str
+    size_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxTemplate:
-    """A server's sandbox, but for what differs between tenants: secrets and the data directory.
+    """A server's sandbox, but for what differs between tenants: secrets and where their volumes lie.
 
     `env` holds templates, so a plan can be printed without a secret in it.
     """
@@ -71,8 +87,9 @@ class SandboxTemplate:
     require: frozenset[str]
     network: Literal["none", "proxy"]
 
-    def fill(self, name: str, secrets: Mapping[str, Secret], data: str | None) -> SandboxSpec:
+    def fill(self, name: str, secrets: Mapping[str, Secret], kept: Sequence[Kept]) -> SandboxSpec:
         """The spec of one worker. Every secret that `env` names must be there."""
+        data = next((each for each in kept if each.target == DATA_TARGET), None)
         return SandboxSpec(
             name=name,
             argv=self.argv,
@@ -80,7 +97,13 @@ class SandboxTemplate:
             cwd=self.cwd,
             mounts=self.mounts,
             tmpfs=self.tmpfs,
-            data=data,
+            data=data.path if data else None,
+            data_size_bytes=data.size_bytes if data else None,
+            volumes=tuple(
+                Volume(source=each.path, target=each.target, size_bytes=each.size_bytes)
+                for each in kept
+                if each is not data
+            ),
             limits=self.limits,
             seccomp=self.syscalls,
             network=self.network,
@@ -158,6 +181,28 @@ def contested_mounts(plan: Plan) -> list[tuple[str, str, str]]:
     ]
 
 
+def mounts_of_state(plan: Plan, state_dir: str) -> list[tuple[str, str]]:
+    """Mounts that show anything of the directory in which the runtime keeps what belongs to tenants: (server, mount)."""
+    return [
+        (server.name, mount.source)
+        for server in plan.servers.values()
+        for mount in server.sandbox.mounts
+        if f"{mount.source}/".startswith(f"{state_dir}/") or f"{state_dir}/".startswith(f"{mount.source}/")
+    ]
+
+
+def sized_places(plan: Plan) -> list[tuple[str, tuple[str | int, ...]]]:
+    """Where the policy asks for a size: (server, the path of the size within the server's entry)."""
+    found: list[tuple[str, tuple[str | int, ...]]] = []
+    for name, planned in plan.servers.items():
+        if planned.server.data.size is not None:
+            found.append((name, ("data", "size")))
+        for index, volume in enumerate(planned.server.volumes):
+            if volume.size is not None:
+                found.append((name, ("volumes", index, "size")))
+    return found
+
+
 def worker_name(server: str, tenant: str) -> str:
     """The label of a worker, also its host name: what it is for people, and a digest that keeps labels apart."""
     readable = re.sub(r"[^a-z0-9]+", "-", f"{server}-{tenant}".lower()).strip("-")
@@ -165,11 +210,28 @@ def worker_name(server: str, tenant: str) -> str:
     return f"{readable[:_NAME_CHARACTERS].rstrip('-')}-{digest[:_DIGEST_CHARACTERS]}"
 
 
-def data_directory(state_dir: str | None, tenant: str, server: str) -> str | None:
-    """Where a tenant's worker keeps what outlives it; a shared worker has no such place, for it serves all."""
-    if state_dir is None or tenant == SHARED:
-        return None
-    return f"{state_dir}/data/{tenant}/{server}"
+def kept_places(state_dir: str | None, tenant: str, name: str, server: Server) -> tuple[Kept, ...]:
+    """What a worker keeps, and where: /data and its volumes with a name.
+
+    A shared worker serves all, so its volumes belong to the server and it has no /data.
+    """
+    if state_dir is None:
+        return ()
+    kept = []
+    if tenant != SHARED:
+        data = f"{state_dir}/data/{tenant}/{name}"
+        kept.append(_kept(DATA_TARGET, data, f"{data}.img", server.data.size))
+    for volume in server.volumes:
+        if volume.name is not None:
+            place = f"{state_dir}/volumes/{tenant or _ALL_TENANTS}/{name}/{volume.name}"
+            kept.append(_kept(volume.target, f"{place}/files", f"{place}/image", volume.size))
+    return tuple(kept)
+
+
+def _kept(target: str, directory: str, image: str, size_bytes: int | None) -> Kept:
+    if size_bytes is None:
+        return Kept(target, directory, image, None)
+    return Kept(target, image, directory, size_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +264,7 @@ def _server(policy: Policy, name: str, server: Server, program: Program, places:
 def _sandbox(
     policy: Policy, server: Server, profile: ResolvedProfile, program: Program, places: _Places
 ) -> SandboxTemplate:
-    mounts = _mounts(profile, program.read, places.real_path)
+    mounts = _mounts(profile, program.read, server, places.real_path)
     certificates = _certificates(profile, mounts, places)
     tmpfs = tuple(Tmpfs(target=path, size_bytes=size) for path, size in profile.tmpfs.items())
     return SandboxTemplate(
@@ -249,10 +311,17 @@ def _certificates(profile: ResolvedProfile, mounts: Sequence[Mount], places: _Pl
     return [Mount(source=places.real_path(places.certificates), target=CERTIFICATES)]
 
 
-def _mounts(profile: ResolvedProfile, read: Sequence[str], real_path: RealPath) -> tuple[Mount, ...]:
+def _mounts(
+    profile: ResolvedProfile, read: Sequence[str], server: Server, real_path: RealPath
+) -> tuple[Mount, ...]:
     """Outer paths before inner ones, so that none hides another."""
     paths = dict.fromkeys((*profile.read, *read), False) | dict.fromkeys(profile.write, True)
-    return tuple(Mount(source=real_path(path), target=path, writable=paths[path]) for path in sorted(paths))
+    mounts = [Mount(source=real_path(path), target=path, writable=paths[path]) for path in paths]
+    for volume in server.volumes:
+        if volume.source is not None:
+            source = real_path(volume.source)
+            mounts.append(Mount(source=source, target=volume.target, writable=volume.mode == "rw"))
+    return tuple(sorted(mounts, key=lambda mount: mount.target))
 
 
 def _tenant(name: str, tenant: PolicyTenant, servers: Mapping[str, ServerPlan]) -> TenantPlan:

@@ -7,6 +7,7 @@ stops listening, and waits for calls under way, before.
 
 import os
 import secrets
+import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -33,13 +34,23 @@ from mcphost.decisions.identity import (
 )
 from mcphost.decisions.permissions import Permissions
 from mcphost.decisions.sessions import Sessions
-from mcphost.errors import NotFound, PolicyInvalid, StartRefused
-from mcphost.plan import Plan, ServerPlan, compile_plan, contested_mounts, data_directory, worker_name
+from mcphost.errors import NotFound, PolicyInvalid, Problem, StartRefused
+from mcphost.plan import (
+    Plan,
+    ServerPlan,
+    compile_plan,
+    contested_mounts,
+    kept_places,
+    mounts_of_state,
+    sized_places,
+    worker_name,
+)
 from mcphost.policy import (
     Fault,
     Policy,
     Program,
     Secret,
+    Server,
     certificate_bundle,
     resolve_program,
     resolve_secrets,
@@ -48,11 +59,21 @@ from mcphost.protocol import jsonrpc
 from mcphost.telemetry.metrics import Metrics
 from mcphost.transports.admin import admin_app
 from mcphost.transports.http import Access, Clocks, HttpFront, Receive, Scope, Send
+from mcphost.workers.keeping import make_kept, make_state
 from mcphost.workers.pool import Pool
 from mcphost.workers.process import Launcher
 from mcphost.workers.settings import SHARED, ServerSettings
 from mcphost.workers.supervisor import Surroundings
-from sandbox import Diagnosis, Features, SandboxError, SandboxSpec, diagnose, unmet
+from sandbox import (
+    Diagnosis,
+    Features,
+    LayerStatus,
+    SandboxError,
+    SandboxSpec,
+    diagnose,
+    probe_sizes,
+    unmet,
+)
 
 INFO: Final = jsonrpc.raw({"name": "mcphost", "version": mcphost.__version__})
 
@@ -94,14 +115,58 @@ def make_plan(policy: Policy, environ: Mapping[str, str]) -> Plan:
     for name, source, place in contested_mounts(plan):
         why = f"is granted {source}, which lies below {place}, where workers may write; keep them apart"
         problems.append(policy.problem(("mcpServers", name), Fault(why)))
+    state_dir = None if policy.runtime.state_dir is None else os.path.realpath(policy.runtime.state_dir)
+    if state_dir is not None:
+        for name, source in mounts_of_state(plan, state_dir):
+            why = f"is granted {source}, where the runtime keeps what belongs to tenants; keep it apart from {state_dir}"
+            problems.append(policy.problem(("mcpServers", name), Fault(why)))
     for name, planned in plan.servers.items():
+        problems.extend(_missing_sources(policy, name, planned.server))
+        kept = kept_places(state_dir, "x", name, planned.server)
         try:
-            planned.sandbox.fill(worker_name(name, SHARED), _PLACEHOLDERS, policy.runtime.state_dir)
+            planned.sandbox.fill(worker_name(name, SHARED), _PLACEHOLDERS, kept)
         except SandboxError as error:
             problems.append(policy.problem(("mcpServers", name), Fault(f"cannot be confined: {error}")))
     if problems:
         raise PolicyInvalid(problems)
     return plan
+
+
+def _missing_sources(policy: Policy, name: str, server: Server) -> list[Problem]:
+    """Volumes whose source is not there, or is no file and no directory."""
+    problems = []
+    for index, volume in enumerate(server.volumes):
+        if volume.source is not None and not (os.path.isdir(volume.source) or os.path.isfile(volume.source)):
+            path = ("mcpServers", name, "volumes", index, "source")
+            fault = Fault("there is no such file or directory; make it, or take the volume out")
+            problems.append(policy.problem(path, fault, volume.source))
+    return problems
+
+
+def size_limits(plan: Plan) -> LayerStatus | None:
+    """How a size of a volume is held on this machine, by trying; None where the policy asks for none."""
+    if not sized_places(plan):
+        return None
+    state_dir = plan.policy.runtime.state_dir
+    return probe_sizes(state_dir if state_dir and os.path.isdir(state_dir) else tempfile.gettempdir())
+
+
+def refuse_unbounded(plan: Plan, status: LayerStatus | None) -> None:
+    """Refuse to start where a size that the policy asks for would not hold; `status` is what `size_limits` found.
+
+    Raises:
+        StartRefused: naming each size's place, with the reason and the remedy.
+    """
+    if status is None or status.state == "enforced":
+        return
+    places = [
+        f"  {plan.policy.place('mcpServers', name, *path)}: mcpServers.{name}.{path[0]}"
+        for name, path in sized_places(plan)
+    ]
+    raise StartRefused(
+        f"a volume's size cannot be enforced here: {status.reason}\nThe policy asks for it at\n"
+        + "\n".join(places)
+    )
 
 
 def refuse_unenforceable(policy: Policy, features: Features) -> None:
@@ -215,7 +280,8 @@ class Runtime(anyio.AsyncContextManagerMixin):
         self._state = "starting"
         plan = await anyio.to_thread.run_sync(make_plan, self._policy, self._environ)
         if self._policy.runtime.state_dir is not None:
-            await anyio.to_thread.run_sync(_make_private, f"{self._policy.runtime.state_dir}/data")
+            await anyio.to_thread.run_sync(make_state, self._policy.runtime.state_dir)
+        refuse_unbounded(plan, await anyio.to_thread.run_sync(size_limits, plan))
         resolved = resolve_secrets(self._policy, environ=self._environ)
         credentials = [
             _credential(each.digest, each.tenant, each.id, each.expires) for each in resolved.credentials
@@ -276,26 +342,6 @@ class Runtime(anyio.AsyncContextManagerMixin):
         return front
 
 
-def _make_private(directory: str) -> None:
-    """Make the directory that holds all tenants' data, closed to everybody but us.
-
-    What lies in it belongs to workers, who can give it any mode; only the way there is ours to close.
-
-    Raises:
-        StartRefused: it cannot be made, or is somebody else's.
-    """
-    try:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        if os.stat(directory).st_uid != os.geteuid():
-            raise StartRefused(
-                f"{directory} belongs to another user; remove it or choose another runtime.stateDir"
-            )
-        os.chmod(directory, 0o700)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StartRefused(f"{directory} cannot be made: {reason}; choose another runtime.stateDir") from None
-
-
 def _credential(digest: bytes, tenant: str, token_id: str, expires: datetime | None) -> Credential:
     return Credential(digest, Principal(tenant, token_id), expires.timestamp() if expires else None)
 
@@ -313,11 +359,11 @@ def _settings(
     real_state_dir = None if state_dir is None else os.path.realpath(state_dir)
 
     def sandbox(tenant: str) -> SandboxSpec:
-        data = data_directory(real_state_dir, tenant, server.name)
-        if data is not None:
-            os.makedirs(data, mode=0o700, exist_ok=True)
+        kept = kept_places(real_state_dir, tenant, server.name, server.server)
+        for each in kept:
+            make_kept(str(real_state_dir), each.path, sized=each.size_bytes is not None, other=each.other)
         known = secrets_of[tenant] if tenant != SHARED else {}
-        return server.sandbox.fill(worker_name(server.name, tenant), known, data)
+        return server.sandbox.fill(worker_name(server.name, tenant), known, kept)
 
     return ServerSettings(
         name=server.name,

@@ -30,15 +30,16 @@ from sandbox.errors import (
     SpawnerGone,
     SpecInvalid,
 )
-from sandbox.features import Features, probe, unmet
+from sandbox.features import Features, probe, probe_sizes, unmet
 from sandbox.layers import LAYERS, LayerStatus
 from sandbox.messages import Denied, Event, Exited, KillReason, Spawned, SpawnFailed
 from sandbox.oneshot import Finished, run
 from sandbox.spawner import Spawner
-from sandbox.spec import MIN_VOLUME_BYTES, Limits, Mount, SandboxSpec, Tmpfs, Volume
+from sandbox.spec import DATA_TARGET, MIN_VOLUME_BYTES, Limits, Mount, SandboxSpec, Tmpfs, Volume
 from sandbox.tls_hello import UNRECOGNIZED_NAME, ClientHello, HelloReader, HelloRefused, name_refusal
 
 __all__ = [
+    "DATA_TARGET",
     "EGRESS_HOST",
     "EGRESS_PORT",
     "LAYERS",
@@ -88,6 +89,7 @@ __all__ = [
     "parse_network",
     "parse_rule",
     "probe",
+    "probe_sizes",
     "run",
     "shown",
     "unmet",

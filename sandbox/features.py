@@ -46,3 +46,17 @@ def probe() -> Features:
         return Features(tuple(LayerStatus(**item) for item in found))  # type: ignore[arg-type]  # `_trial` wrote them
     except TypeError as error:
         raise SpawnerGone(f"the trial process did not answer: {type(error).__name__}") from None
+
+
+def probe_sizes(directory: str) -> LayerStatus:
+    """Whether a volume below `directory` can be held to a size here, found by doing it; the reason says how.
+
+    A file of some hundred KiB is made in `directory` for a moment. Blocks for tens of milliseconds.
+
+    Raises:
+        SpawnerGone: the trial process could not run at all.
+    """
+    match _apart.ask("_sizes", directory):
+        case [str(state), str(reason)]:
+            return LayerStatus("volume-size", "enforced" if state == "enforced" else "absent", reason)
+    raise SpawnerGone("the trial process did not answer")

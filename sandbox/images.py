@@ -24,7 +24,7 @@ from sandbox.errors import SandboxSetupFailed
 
 BLOCK_BYTES = 4096
 # From `attach` until another holder of the image, such as a runtime that is just ending, has let go of it.
-LOCK_SECONDS = 5
+LOCK_SECONDS = 3
 # The tools take milliseconds for a sound image of any size; this is for one that is repaired on a slow disk.
 TOOL_SECONDS = 300
 # The worker's own part of an image: beside it lies `lost+found`, which is nobody's business.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mcphost.decisions.permissions import Permissions
 from mcphost.decisions.ratelimit import Rate
-from mcphost.plan import Plan, compile_plan, contested_mounts, data_directory, worker_name
+from mcphost.plan import Kept, Plan, compile_plan, contested_mounts, kept_places, mounts_of_state, worker_name
 from mcphost.policy import Program, Secret, loads
 from mcphost.workers.settings import SHARED
 from sandbox import Mount, SandboxSpec, Tmpfs
@@ -51,9 +51,9 @@ def plan() -> Plan:
     return compile_plan(POLICY_READ, PROGRAMS)
 
 
-def filled(server: str, secrets: Mapping[str, Secret] | None = None, data: str | None = None) -> SandboxSpec:
+def filled(server: str, secrets: Mapping[str, Secret] | None = None, *kept: Kept) -> SandboxSpec:
     sandbox = plan().servers[server].sandbox
-    return sandbox.fill(worker_name(server, "acme"), secrets or {"key": Secret("s3cret")}, data)
+    return sandbox.fill(worker_name(server, "acme"), secrets or {"key": Secret("s3cret")}, kept)
 
 
 def test_a_server_is_planned_with_everything_that_its_policy_says() -> None:
@@ -112,8 +112,8 @@ def test_a_plan_can_be_shown_for_it_holds_no_secret_and_a_spec_shows_none() -> N
 
 
 def test_what_differs_between_tenants_is_the_secret_and_the_data_directory() -> None:
-    one = filled("notes", {"key": Secret("one")}, "/state/data/one/notes")
-    two = filled("notes", {"key": Secret("two")}, None)
+    one = filled("notes", {"key": Secret("one")}, Kept("/data", "/state/data/one/notes", "/state/x", None))
+    two = filled("notes", {"key": Secret("two")})
     assert (dict(one.env)["TOKEN"], one.data) == ("x-one-$", "/state/data/one/notes")
     assert (dict(two.env)["TOKEN"], two.data) == ("x-two-$", None)
     assert (one.argv, one.mounts, one.limits, one.require) == (two.argv, two.mounts, two.limits, two.require)
@@ -180,10 +180,75 @@ def test_names_that_read_alike_stay_apart() -> None:
     assert worker_name("A", "c") != worker_name("a", "c")
 
 
-def test_each_tenant_has_its_own_place_and_a_shared_worker_has_none() -> None:
-    assert data_directory("/state", "acme", "notes") == "/state/data/acme/notes"
-    assert data_directory("/state", SHARED, "notes") is None
-    assert data_directory(None, "acme", "notes") is None
+KEPT_POLICY = """
+version: 1
+runtime: {stateDir: /state}
+mcpServers:
+  time:
+    command: time
+    data: {size: 1Gi}
+    volumes: [{name: cache, target: /cache, mode: rw}, {name: pile, target: /pile, mode: rw, size: 16Mi}]
+  common: {command: time, scope: shared, volumes: ["cache:/cache:rw"]}
+  given: {command: time, volumes: ["/host/in:/seen", {source: /host/out, target: /a, mode: rw}]}
+"""
+
+
+def test_each_tenant_has_its_own_places_and_a_shared_server_has_one_for_all() -> None:
+    servers = loads(KEPT_POLICY, file="p.yaml").servers
+    assert kept_places("/state", "acme", "time", servers["time"]) == (
+        Kept("/data", "/state/data/acme/time.img", "/state/data/acme/time", 1024**3),
+        Kept("/cache", "/state/volumes/acme/time/cache/files", "/state/volumes/acme/time/cache/image", None),
+        Kept(
+            "/pile",
+            "/state/volumes/acme/time/pile/image",
+            "/state/volumes/acme/time/pile/files",
+            16 * 1024**2,
+        ),
+    )
+    assert kept_places("/state", SHARED, "common", servers["common"]) == (
+        Kept(
+            "/cache",
+            "/state/volumes/_shared/common/cache/files",
+            "/state/volumes/_shared/common/cache/image",
+            None,
+        ),
+    )
+    assert kept_places(None, "acme", "given", servers["given"]) == ()
+
+
+def test_kept_places_and_their_sizes_reach_the_sandbox() -> None:
+    policy = loads(KEPT_POLICY, file="p.yaml")
+    made = compile_plan(policy, dict.fromkeys(policy.servers, PROGRAMS["time"])).servers["time"]
+    spec = made.sandbox.fill("time", {}, kept_places("/state", "acme", "time", made.server))
+    assert (spec.data, spec.data_size_bytes) == ("/state/data/acme/time.img", 1024**3)
+    assert [(each.target, each.size_bytes) for each in spec.volumes] == [
+        ("/cache", None),
+        ("/pile", 16 * 1024**2),
+    ]
+
+
+def test_a_path_of_the_host_is_seen_under_another_and_read_only_unless_it_says_otherwise() -> None:
+    policy = loads(KEPT_POLICY, file="p.yaml")
+    made = compile_plan(policy, dict.fromkeys(policy.servers, PROGRAMS["time"]), lambda path: f"/real{path}")
+    assert set(made.servers["given"].sandbox.mounts) >= {
+        Mount(source="/real/host/in", target="/seen"),
+        Mount(source="/real/host/out", target="/a", writable=True),
+    }
+
+
+def test_no_server_is_given_a_part_of_what_is_kept_for_tenants_nor_what_lies_around_it() -> None:
+    text = """
+version: 1
+profiles: {wide: {filesystem: {read: [/srv]}}, deep: {filesystem: {write: [/srv/state/data/acme]}}}
+mcpServers:
+  time: {command: a, profile: wide}
+  notes: {command: b, profile: deep}
+  same: {command: c, volumes: ["/srv/state:/seen"]}
+  apart: {command: d, volumes: ["/srv/state-of-things:/seen"]}
+"""
+    policy = loads(text, file="p.yaml")
+    made = compile_plan(policy, dict.fromkeys(policy.servers, PROGRAMS["time"]))
+    assert {name for name, _ in mounts_of_state(made, "/srv/state")} == {"time", "notes", "same"}
 
 
 def test_what_lies_below_a_writable_path_is_contested_and_the_path_itself_is_not() -> None:

@@ -117,6 +117,21 @@ def _server_faults(policy: "Policy", declared: Declared) -> Iterator[Fault]:
                 if secret_names(template):
                     why = "a shared server serves every tenant, so it may hold no tenant's secret; use `scope: tenant`"
                     yield Fault(why, at=(*at, "env", variable))
+        yield from _kept_faults(policy, server, at)
+
+
+def _kept_faults(policy: "Policy", server: Server, at: KeyPath) -> Iterator[Fault]:
+    kept: list[KeyPath] = [
+        ("volumes", i) for i, volume in enumerate(server.volumes) if volume.name is not None
+    ]
+    if server.data.size is not None and server.scope == "shared":
+        why = "a shared server has no data directory; give it a volume with a name"
+        yield Fault(why, at=(*at, "data", "size"))
+    elif server.data.size is not None:
+        kept.append(("data", "size"))
+    if policy.runtime.state_dir is None:
+        for path in kept:
+            yield Fault("there is nowhere to keep it; name a directory in runtime.stateDir", at=(*at, *path))
 
 
 def _pattern_faults(name: str, tenant: Tenant, declared: Declared) -> Iterator[Fault]:

@@ -12,6 +12,7 @@ from mcphost.policy.clients import CLIENT_KEYS
 from mcphost.policy.models import Policy
 from mcphost.policy.runtime_settings import RuntimeSettings
 from mcphost.policy.servers import Server
+from mcphost.policy.volumes import SHORT_FORM
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -34,6 +35,8 @@ def json_schema() -> dict[str, Any]:
     for key in CLIENT_KEYS:
         note = {"description": "Written by other clients; has no effect here."}
         definitions[Server.__name__]["properties"][key] = note | _CLIENT_SCHEMAS[key]
+    volumes = definitions[Server.__name__]["properties"]["volumes"]
+    volumes["items"] = {"anyOf": [volumes["items"], {"type": "string", "pattern": f"^{SHORT_FORM}$"}]}
     for part in (schema, *definitions.values()):
         _drop_titles(part)
         _close_maps(part)

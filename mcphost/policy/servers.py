@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
-from mcphost.policy.faults import Fault, first_repeated
+from mcphost.policy.faults import Fault, Faults, first_repeated
 from mcphost.policy.fields import (
     AbsolutePath,
     Count,
@@ -20,6 +20,12 @@ from mcphost.policy.fields import (
 from mcphost.policy.profiles import DEFAULT_PROFILE
 from mcphost.policy.secrets import secret_names
 from mcphost.policy.units import Timeout
+from mcphost.policy.volumes import DataSettings, Volume, disagreements
+
+# More than anybody reviews, and well below what one start can carry.
+MAX_VOLUMES = 32
+# Each is a process with its memory; more would be a second fleet that does nothing.
+MAX_WARM = 64
 
 _VARIABLE = re.compile(r"\$\{(?:secret|env|input|userHome|workspaceFolder)\b")
 
@@ -147,6 +153,15 @@ class Server(Model):
     expect: Expectation = Expectation()
     """What must be there once it has started."""
 
+    volumes: Annotated[Items[Volume], Field(max_length=MAX_VOLUMES)] = ()
+    """Paths of the host, and what the runtime keeps for it, beside what its profile grants."""
+
+    data: DataSettings = DataSettings()
+    """The data directory of each tenant's worker."""
+
+    warm: Annotated[int, Field(ge=0, le=MAX_WARM)] = 0
+    """Processes that are started ahead of need and not yet spoken to, for each worker."""
+
     @property
     def secrets(self) -> frozenset[str]:
         """The names of all secrets that its environment refers to."""
@@ -158,4 +173,11 @@ class Server(Model):
             index = first_repeated(words)
             if index is not None:
                 raise Fault("is listed twice", at=("expect", key, index))
+        return self
+
+    @model_validator(mode="after")
+    def _volumes_apart(self) -> Self:
+        faults = [Fault(fault.message, at=("volumes", *fault.at)) for fault in disagreements(self.volumes)]
+        if faults:
+            raise Faults(faults)
         return self

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Final
 
 import anyio
+import anyio.to_thread
 from msgspec import Raw
 
 from mcphost.decisions.ratelimit import Rate, RateLimiter
@@ -223,7 +224,8 @@ class Worker:
     async def _spawn(self, launcher: Launcher, client_info: Raw) -> None:
         self._client_info = client_info
         machine: Upstream[InFlight] = Upstream(era=self._settings.era, client_info=client_info)
-        spec = self._settings.sandbox(self.identity.tenant)
+        # In a thread, for it makes directories.
+        spec = await anyio.to_thread.run_sync(self._settings.sandbox, self.identity.tenant)
         self._process = await launcher.start(spec, self._on_denied)
         if self._settings.egress is not None:
             launcher.look_after(
