@@ -26,6 +26,7 @@ LATER: tuple[Later, ...] = (
     Later(("audit",)),
     Later(("tests",)),
     Later(("mcpServers", "*", "spawn")),
+    Later(("mcpServers", "*", "warm")),
     Later(("mcpServers", "*", "replicas")),
     Later(("mcpServers", "*", "idle")),
     Later(("mcpServers", "*", "retry")),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from attacks import modes
 from sandbox import Exited, Mount, SandboxSetupFailed, Spawned, Spawner, Volume, probe_sizes, run
 
 pytestmark = [
@@ -25,7 +26,7 @@ FILL = "cat /dev/zero > /v/full"
 COUNT = """
 number = 0
 try:
-    while number < 3000: open(f"/v/{number}", "w").close(); number += 1
+    while number < 1200: open(f"/v/{number}", "w").close(); number += 1
 except OSError as error: assert error.errno == 28, error
 print(number)
 """
@@ -94,7 +95,7 @@ def test_the_number_of_files_is_bounded_too(says, image, tmp_path):
     counted = int(says(COUNT, **volume(image)))
     assert 100 < counted <= SIZE // (16 * 1024)
     (tmp_path / "plain").mkdir()
-    assert int(says(COUNT, **volume(tmp_path / "plain", None))) == 3000
+    assert int(says(COUNT, **volume(tmp_path / "plain", None))) == 1200
 
 
 def test_the_data_directory_can_have_a_size_as_well(shell, image):
@@ -269,3 +270,35 @@ def test_without_a_root_of_its_own_a_worker_gets_no_volume_with_a_size(shell, im
     with pytest.raises(SandboxSetupFailed, match="needs root"):
         shell("true", disable=frozenset({"rootfs"}), **volume(image))
     assert not image.exists()
+
+
+# --- without privilege --------------------------------------------------------------------------------
+
+AS_USER = """
+import os, sys
+sys.path.append(sys.argv[1])
+from sandbox import *
+status = probe_sizes(sys.argv[2])
+print(status.state, status.reason)
+volumes = (Volume(source=f"{sys.argv[2]}/image", target="/v", size_bytes=16 << 20),)
+try: run(SandboxSpec(name="user", argv=("/bin/true",), mounts=(Mount(source="/usr", target="/usr"),), volumes=volumes))
+except SandboxSetupFailed as error: print(error)
+print(os.listdir(sys.argv[2]))
+"""
+
+
+def test_an_ordinary_user_is_refused_with_the_remedy_and_no_image_is_made(tmp_path):
+    package = modes.copy_package(tmp_path / "package")
+    place = tmp_path / "place"
+    place.mkdir()
+    os.chown(place, modes.USER, modes.USER)
+    argv = [modes.interpreter(modes.ORDINARY), "-I", "-c", AS_USER, str(package), str(place)]
+    done = subprocess.run(
+        modes.command(modes.ORDINARY, argv), capture_output=True, text=True, timeout=50, check=True
+    )
+    probed, refused, left = done.stdout.splitlines()
+    assert probed.startswith("absent an ordinary user")
+    assert "start the runtime as root" in probed
+    assert "needs root" in refused
+    assert "start as root, or take the size away" in refused
+    assert left == "[]"
