@@ -6,6 +6,7 @@ Some inits are kept prepared ahead of need, since making namespaces and entering
 """
 
 import gc
+import math
 import os
 import resource
 import select
@@ -14,12 +15,14 @@ import socket
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from typing import NoReturn
 
 from sandbox import _readback, _worker, cgroup_tree, seccomp, syscalls
 from sandbox._control import Control
 from sandbox._ground import Ground, settle
 from sandbox._memory_watch import MemoryWatch
+from sandbox._spares import Spares
 from sandbox._trial import examine
 from sandbox._volumes import Volumes
 from sandbox._worker import Worker
@@ -46,8 +49,6 @@ from sandbox.steps import decide
 # A start is tens of milliseconds; a mount of something that hangs is what this bounds.
 START_TIMEOUT_SECONDS = 20.0
 MAX_WORKERS = 4096
-# Each is two sleeping processes and under 4 MiB; a second start that follows at once finds one too.
-_SPARES = 2
 _STREAMS = 3
 _TIDY_MILLISECONDS = 10
 _LEFTOVERS_SECONDS = 5.0
@@ -72,8 +73,8 @@ class Server:
         self._leftovers: deque[Worker] = deque()
         self._last_number = 0
         self._usual = frozenset(layer for layer in LAYERS if features.has(layer))
-        self._spares: deque[Worker] = deque()
-        self._refill = True
+        self._starting: dict[int, Worker] = {}
+        self._spares = Spares()
         templates = ground.templates
         self._volumes = Volumes(self._poll, templates.site if templates else None, ground.data_owner)
 
@@ -83,7 +84,7 @@ class Server:
             self._poll.register(self._control, self._control.interest)
             self._turn()
         self._poll.unregister(self._control)
-        self._refill = False
+        self._spares.close()
         for worker in list(self._by_number.values()):
             self._end(worker)
         while self._by_number or self._volumes.busy:
@@ -113,33 +114,29 @@ class Server:
         self._memory.look()
 
     def _wait_milliseconds(self) -> float | None:
-        deadlines = [
-            worker.deadline
-            for worker in self._by_number.values()
-            if worker.phase == "starting" and worker.failure is None
-        ]
-        if self._refill and not deadlines:
-            return 0
+        now = time.monotonic()
+        waits = [worker.deadline - now for worker in self._starting.values() if worker.failure is None]
+        if not self._starting and (wanted_in := self._spares.wanted_in(now)) is not None:
+            waits.append(wanted_in)
         if self._leftovers or self._memory.looking:
-            return _TIDY_MILLISECONDS
-        return max(0.0, min(deadlines) - time.monotonic()) * 1000 + 1 if deadlines else None
+            waits.append(_TIDY_MILLISECONDS / 1000)
+        # Rounded up, so that when it is over the moment has come.
+        return math.ceil(max(0.0, min(waits)) * 1000) if waits else None
 
     def _expire(self) -> None:
         now = time.monotonic()
-        for worker in self._by_number.values():
-            if worker.phase == "starting" and worker.deadline <= now and worker.failure is None:
+        for worker in self._starting.values():
+            if worker.deadline <= now and worker.failure is None:
                 self._fail(worker, SandboxSetupFailed("start", 110, f"not done in {START_TIMEOUT_SECONDS} s"))
 
     def _idle(self) -> None:
         self._remove_groups()
         # Not beside a start: making a spare holds locks of the kernel's that the start would wait for.
-        if self._refill and not any(worker.phase == "starting" for worker in self._by_number.values()):
+        if not self._starting and self._spares.wanted_in(time.monotonic()) == 0:
             try:
-                self._spares.append(self._make(self._usual, frozenset()))
-                self._refill = len(self._spares) < _SPARES
+                self._spares.add(self._make(self._usual, frozenset()), time.monotonic())
             except SandboxSetupFailed:
-                # Tried again with the next start only, so that what cannot be made is not tried for in a circle.
-                self._refill = False
+                self._spares.give_up()
 
     # What the runtime asks for
 
@@ -205,21 +202,14 @@ class Server:
             raise SandboxSetupFailed("read-request", 22, f"{len(descriptors)} descriptors, not {_STREAMS}")
         plan = decide(request.spec, self._features)
         usual = not request.spec.disable & _SHAPING_LAYERS
-        worker = self._take_spare(plan.prepare) if usual else None
+        worker = self._spares.take(plan.prepare) if usual else None
         if worker is None:
             worker = self._make(plan.layers, request.spec.disable)
-        self._refill = len(self._spares) < _SPARES
+        self._spares.want(time.monotonic())
         worker.request, worker.spec, worker.plan = request.request, request.spec, plan
         worker.phase, worker.deadline = "starting", time.monotonic() + START_TIMEOUT_SECONDS
+        self._starting[worker.number] = worker
         return worker
-
-    def _take_spare(self, prepared: tuple[str, ...]) -> Worker | None:
-        """A spare prepared just so. One that somebody killed is left to the event that says so."""
-        while self._spares and self._spares[0].prepared == prepared:
-            worker = self._spares.popleft()
-            if not _worker.has_ended(worker):
-                return worker
-        return None
 
     def _make(self, layers: frozenset[str], without: frozenset[str]) -> Worker:
         if len(self._by_number) >= MAX_WORKERS:
@@ -286,6 +276,7 @@ class Server:
             self._fail(worker, SandboxSetupFailed("start", 0, "the worker ended before the program ran"))
             return
         worker.phase = "running"
+        del self._starting[worker.number]
         self._control.say(_worker.spawned(worker))
 
     def _judge(self, worker: Worker) -> None:
@@ -326,8 +317,8 @@ class Server:
         self._memory.forget(worker)
         self._poll.unregister(worker.pidfd)
         del self._by_pidfd[worker.pidfd], self._by_number[worker.number]
-        if worker in self._spares:
-            self._spares.remove(worker)
+        self._starting.pop(worker.number, None)
+        self._spares.lose(worker, time.monotonic())
         _worker.bury(worker, self._ground)
         self._volumes.drop(worker.number)
         worker.group.kill()
@@ -371,6 +362,8 @@ def main(descriptor: int, label: str) -> NoReturn:
     gc.freeze()
     if len(os.listdir("/proc/self/task")) != 1:
         raise RuntimeError("the fork server must have one thread")
-    control.send(encode_hello(Hello(PROTOCOL_VERSION, features.layers)))
+    with suppress(OSError):
+        # Where the runtime has died meanwhile, the socket says so once more and everything is tidied up.
+        control.send(encode_hello(Hello(PROTOCOL_VERSION, features.layers)))
     Server(Control(control), ground, driver, features).serve()
     sys.exit(0)

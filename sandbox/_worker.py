@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import struct
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
@@ -49,6 +50,7 @@ class Worker:
     request: int = -1
     spec: SandboxSpec | None = None
     plan: Plan | None = None
+    made_at: float = field(default_factory=time.monotonic)
     deadline: float = 0.0
     killed: KillReason | None = None
     failure: SandboxSetupFailed | SandboxUnsupported | None = None

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import sandbox
 from sandbox import (
     Exited,
     SandboxSetupFailed,
@@ -302,6 +303,20 @@ def test_when_the_runtime_is_killed_nothing_is_left():
     assert wait_until(lambda: not any(alive(pid) for pid in {spawner, *inside}))
     assert left() == []
     assert len(Path("/proc/self/mountinfo").read_text().splitlines()) == mounts
+
+
+def test_a_fork_server_whose_runtime_dies_before_it_is_ready_leaves_nothing():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    boot = "import sys; sys.path.append(sys.argv[1]); from sandbox._spawnd import main; main(int(sys.argv[2]), 'early')"
+    command = [sys.executable, "-I", "-S", "-c", boot, str(Path(sandbox.__file__).parent.parent)]
+    with theirs, ours:
+        process = subprocess.Popen(
+            [*command, str(theirs.fileno())], pass_fds=[theirs.fileno()], stderr=subprocess.PIPE
+        )
+    with process:
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+    assert [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/sandbox.early.{process.pid}.*")] == []
 
 
 def test_groups_of_a_dead_fork_server_are_swept_at_the_next_start():
