@@ -5,6 +5,8 @@
 PYTHON ?= python3
 POLICY ?= policies/dev.yaml
 T ?=
+ROUNDS ?= 200
+SEED ?= 1
 
 BIN := .venv/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
@@ -19,7 +21,7 @@ SOURCES := pyproject.toml $(wildcard README.md LICENSE) \
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: install dev run test check fmt lint types imports cover bench peers lock clean help
+.PHONY: install dev run test check fmt lint types imports cover bench chaos peers lock clean help
 
 install: .venv/.installed ## install the runtime into .venv, with pinned dependencies
 
@@ -57,6 +59,10 @@ cover: dev peers ## run the tests and report which lines and branches they reach
 
 bench: dev ## measure
 	$(BIN)/python -m benchmarks
+
+chaos: dev ## kill parts of a running product ROUNDS times (200) at random moments under load, as root; SEED=1
+	PYTHONPATH=.:tests $(BIN)/python -m chaos --rounds $(ROUNDS) --seed $(SEED)
+	PYTHONPATH=.:tests $(BIN)/python -m chaos --rounds $$(($(ROUNDS) / 4)) --seed $(SEED) --user
 
 lock: .venv/.created .peers/.servers ## choose the newest versions that fit and pin them
 	$(PIP) install uv==$(UV_VERSION)
