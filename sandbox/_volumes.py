@@ -3,9 +3,7 @@
 Whatever may wait for a disk (making, checking, mounting, writing out) happens in a process of its own, which the poll
 loop hears of by its process descriptor; a worker is given its order when all of its volumes are there.
 
-The mounts live in the fork server's own mount namespace, so they end with it, however that happens. Inits are made
-with a copy of that namespace: the mounts lie on a shared mount, so that those of an init which still waits for its
-order go when ours go (mount_namespaces(7), "Shared subtrees").
+The mounts live in a `Vault`, so they end with the fork server, however that happens.
 """
 
 import json
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Literal, NoReturn, cast
 
 from sandbox import images, privileges, syscalls
+from sandbox._vault import Vault
 from sandbox.errors import SandboxSetupFailed
 from sandbox.spec import SandboxSpec
 
@@ -57,7 +56,7 @@ class Volumes:
         self._poll = poll
         self._site = site
         self._owner = owner
-        self._base: str | None = None
+        self._vault: Vault | None = None
         self._count = 0
         self._images: dict[str, _Image] = {}
         self._jobs: dict[int, _Image] = {}
@@ -98,10 +97,10 @@ class Volumes:
         return False
 
     def open(self, path: str) -> int:
-        """The tree of an image that is mounted, by an O_PATH descriptor that the caller closes."""
+        """A detached copy of the tree of an image that is mounted; the caller closes it."""
         place = f"{self._images[path].place}/{images.TREE}"
-        links = syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
-        return syscalls.openat2(-100, place, os.O_PATH | os.O_DIRECTORY, links)
+        with cast("Vault", self._vault).visit():
+            return syscalls.open_tree(-100, place)
 
     def finish(self, pidfd: int) -> list[Outcome]:
         """A process has ended. Gives the workers that go on or fail by it, with their streams, now the caller's."""
@@ -133,11 +132,10 @@ class Volumes:
                 self._go_on(image)
 
     def _add(self, path: str, size_bytes: int) -> _Image:
-        if self._base is None:
-            self._base = _make_base(cast("str", self._site))
+        if self._vault is None:
+            self._vault = Vault(cast("str", self._site))
         self._count += 1
-        place = f"{self._base}/{self._count}"
-        Path(place).mkdir(mode=0o700)
+        place = f"{self._vault.base}/{self._count}"
         image = self._images[path] = _Image(path, size_bytes, place)
         return image
 
@@ -151,13 +149,12 @@ class Volumes:
         if image.job is not None:
             return
         if image.holders and image.state == "new":
-            self._begin(image, "mounting", lambda: images.attach(path, size_bytes, place, owner))
+            self._begin(image, "mounting", lambda: _attach(path, size_bytes, place, owner))
         elif not image.holders and image.state == "mounted":
             with suppress(SandboxSetupFailed):  # it stays mounted then, for the next worker or until we end
-                self._begin(image, "unmounting", lambda: images.detach(place))
+                self._begin(image, "unmounting", lambda: _detach(place))
         elif not image.holders:
             del self._images[path]
-            Path(place).rmdir()
 
     def _has_all(self, worker: int) -> bool:
         return all(image.state == "mounted" for image in self._images.values() if worker in image.holders)
@@ -171,7 +168,7 @@ class Volumes:
             report, report_end = os.pipe2(os.O_CLOEXEC)
             cloned = syscalls.clone(0)
             if cloned is None:
-                _be_job(work, report_end, parent)
+                _be_job(cast("Vault", self._vault), work, report_end, parent)
         except OSError as error:
             if report >= 0:
                 os.close(report)
@@ -199,20 +196,21 @@ class Volumes:
         return SandboxSetupFailed(step, number, detail)
 
 
-def _make_base(site: str) -> str:
-    base = f"{site}/volumes"
-    Path(base).mkdir(mode=0o700, exist_ok=True)
-    syscalls.mount(
-        "sandbox", base, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "nr_inodes=16384,mode=0700"
-    )
-    syscalls.mount("", base, "", syscalls.MS_SHARED)
-    return base
+def _attach(path: str, size_bytes: int, place: str, owner: int) -> None:
+    Path(place).mkdir(mode=0o700, exist_ok=True)
+    images.attach(path, size_bytes, place, owner)
 
 
-def _be_job(work: Callable[[], None], report: int, parent: int) -> NoReturn:
+def _detach(place: str) -> None:
+    images.detach(place)
+    Path(place).rmdir()
+
+
+def _be_job(vault: Vault, work: Callable[[], None], report: int, parent: int) -> NoReturn:
     """Do the work and say how it went; holds nothing of the fork server's but its mounts."""
     said: list[object] = ["attach-volume", 0, "the process at work failed"]
     try:
+        vault.enter()
         syscalls.close_range(0, report - 1)
         syscalls.close_range(report + 1)
         for _ in range(min(report, 3)):

@@ -158,15 +158,18 @@ def order(worker: Worker, ground: Ground, streams: list[int], volumes: Volumes) 
 
 
 def _open_kept(worker: Worker, ground: Ground, volume: Volume, volumes: Volumes) -> Source:
-    place = None if volume.size_bytes is None else volumes.open(volume.source)
-    if not (ground.privileged and "userns" in worker.namespaces):
-        return rootfs.open_kept(volume, None, None, place)
-    # The namespace maps the owner on disk, which is what the worker is inside, to the worker's user on this machine.
-    idmap = os.open(f"/proc/{worker.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    owner, idmap = None, None
+    if ground.privileged and "userns" in worker.namespaces:
+        # The namespace maps the owner on disk, which is what the worker is inside, to its user on this machine.
+        owner = ground.data_owner
+        idmap = os.open(f"/proc/{worker.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return rootfs.open_kept(volume, ground.data_owner, idmap, place)
+        if volume.size_bytes is None:
+            return rootfs.open_kept(volume, owner, idmap)
+        return rootfs.kept_tree(volume, volumes.open(volume.source), idmap)
     finally:
-        os.close(idmap)
+        if idmap is not None:
+            os.close(idmap)
 
 
 def receive(worker: Worker) -> tuple[dict[str, object], int] | None:

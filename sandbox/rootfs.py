@@ -127,22 +127,27 @@ def open_sources(spec: SandboxSpec) -> list[Source]:
     return sources
 
 
-def open_kept(volume: Volume, owner: int | None, idmap_fd: int | None, place: int | None = None) -> Source:
-    """A volume's tree: its directory, or that of its image, given as `place`.
+def open_kept(volume: Volume, owner: int | None, idmap_fd: int | None) -> Source:
+    """The tree of a volume that is a directory.
 
-    The tenant may have written in a directory before, so no symbolic link on the way is followed. With `owner` it
+    The tenant may have written in it before, so no symbolic link on the way is followed. With `owner` it
     belongs to that user on disk, whatever user the worker has on this machine: a fresh one is handed over, one that
     holds anything of someone else's is refused (`PermissionError`). `idmap_fd` is the worker's user namespace, through
     which the owner on disk becomes the worker (mount_setattr(2), ID-mapped mounts).
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-    tree = _open_place(volume.source, flags) if place is None else place
+    place = _open_place(volume.source, flags)
     try:
-        if owner is not None and place is None:
-            _hand_over(tree, owner)
-        return Source(_detached(tree, _WRITABLE, idmap_fd), volume.target, is_directory=True)
+        if owner is not None:
+            _hand_over(place, owner)
+        return kept_tree(volume, syscalls.open_tree(place), idmap_fd)
     finally:
-        os.close(tree)
+        os.close(place)
+
+
+def kept_tree(volume: Volume, tree: int, idmap_fd: int | None) -> Source:
+    """A volume's own detached `tree`, as its worker gets it; the tree is closed on failure."""
+    return Source(_with_attributes(tree, _WRITABLE, idmap_fd), volume.target, is_directory=True)
 
 
 def _open_place(path: str, flags: int) -> int:
@@ -162,7 +167,10 @@ def _hand_over(directory: int, owner: int) -> None:
 
 
 def _detached(place: int, attributes: int, idmap_fd: int | None) -> int:
-    tree = syscalls.open_tree(place)
+    return _with_attributes(syscalls.open_tree(place), attributes, idmap_fd)
+
+
+def _with_attributes(tree: int, attributes: int, idmap_fd: int | None) -> int:
     try:
         syscalls.mount_setattr(tree, attributes, idmap_fd=idmap_fd)
     except BaseException:
@@ -237,12 +245,8 @@ def _make_devices(root: Path) -> None:
 
 
 def make_private() -> None:
-    """In the worker's own mount namespace: nothing that is mounted from now on shows anywhere else.
-
-    What the fork server unmounts goes here, too: an image that it is done with must not stay in use because of an
-    init that still waits for its order.
-    """
-    syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
+    """In the worker's own mount namespace: nothing that is mounted from now on shows anywhere else."""
+    syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
 
 
 def assemble(

@@ -49,8 +49,6 @@ MS_NOEXEC = 8
 MS_BIND = 4096
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
-MS_SLAVE = 1 << 19
-MS_SHARED = 1 << 20
 MNT_DETACH = 2
 MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
@@ -149,6 +147,11 @@ def clone(flags: int, cgroup_fd: int | None = None) -> Cloned | None:
 def unshare(flags: int) -> None:
     """Leave namespaces for fresh ones (unshare(2))."""
     _libc_call("unshare", ctypes.c_ulong(flags))
+
+
+def setns(fd: int, kind: int) -> None:
+    """Join the namespace open as `fd`, which is of `kind`, one of the flags of `unshare` (setns(2))."""
+    _libc_call("setns", fd, ctypes.c_ulong(kind))
 
 
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:

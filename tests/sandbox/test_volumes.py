@@ -169,6 +169,17 @@ def test_one_image_is_not_had_in_two_sizes_at_once(running, make_shell_spec, she
             shell("true", **volume(image, 2 * SIZE))
 
 
+def test_inits_that_wait_for_an_order_keep_no_image_in_use(talk, make_shell_spec, shell, image):
+    user = talk(make_shell_spec("echo ready; read line", **volume(image)))
+    user.wait_for(Spawned)
+    assert user.read_line() == "ready"
+    for _ in range(6):  # so that every init which now waits was made while the image was mounted
+        shell("true")
+    os.write(user.stdin, b"go\n")
+    user.wait_for(Exited)
+    let_go(image)
+
+
 # --- growing, shrinking, damage -----------------------------------------------------------------------
 
 
