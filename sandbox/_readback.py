@@ -31,8 +31,8 @@ def statuses(
     """One status per layer, in the order of `LAYERS`. A layer left out keeps the reason it was left out for."""
     fields = _status_fields(pid)
     seen = [
-        *_namespaces(pid, spec),
-        _rootfs(pid),
+        *_namespaces(pid, spec, plan.layers),
+        *([_rootfs(pid)] if "rootfs" in plan.layers else []),
         _equals("no-new-privs", "NoNewPrivs", fields, "1"),
         _capabilities(fields),
         _landlock(evidence),
@@ -61,7 +61,11 @@ def _status_fields(pid: int) -> dict[str, str]:
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
-def _namespaces(pid: int, spec: SandboxSpec) -> list[LayerStatus]:
+def _namespaces(pid: int, spec: SandboxSpec, planned: frozenset[str]) -> list[LayerStatus]:
+    """Of the planned ones only: a root without CAP_SYS_PTRACE, as in a container, may not look when there are none."""
+    asked = [layer for layer in NAMESPACE_LAYERS if layer in planned]
+    if not asked:
+        return []
     ours, theirs = _ours(), namespaces.own_identities(pid)
     way_out = f"; the only way out is the proxy on its loopback, port {EGRESS_PORT}"
     more = {"netns": way_out} if spec.network == "proxy" else {}
@@ -69,7 +73,7 @@ def _namespaces(pid: int, spec: SandboxSpec) -> list[LayerStatus]:
         LayerStatus(layer, "enforced", f"{theirs[layer]}, not this machine's{more.get(layer, '')}")
         if ours[layer] != theirs[layer]
         else LayerStatus(layer, "absent", f"{theirs[layer]} is shared with the spawner")
-        for layer in NAMESPACE_LAYERS
+        for layer in asked
     ]
 
 

@@ -21,12 +21,14 @@ from dataclasses import dataclass
 
 from sandbox.errors import SandboxUnsupported
 from sandbox.features import Features
-from sandbox.layers import LAYERS, LayerStatus, lacking
+from sandbox.layers import LAYERS, NAMESPACE_LAYERS, LayerStatus, lacking
 from sandbox.spec import SandboxSpec
 
 # What makes the worker's loopback the only way out; without one of them there would be another, or nobody would know.
 _EGRESS_NEEDS = frozenset({"netns", "seccomp", "landlock"})
 
+# The namespaces an init makes for itself; the other two come with its creation.
+_UNSHARED = frozenset(NAMESPACE_LAYERS) - {"userns", "pidns"}
 # A layer that means nothing without another one.
 _DEPENDS = {"rootfs": "mountns", "landlock": "no-new-privs", "seccomp": "no-new-privs"}
 
@@ -89,7 +91,8 @@ def prepare_steps(layers: frozenset[str]) -> tuple[str, ...]:
         ("new-session", True),
         ("die-with-spawner", True),
         ("adopt-orphans", "pidns" not in layers),
-        ("unshare", True),
+        # Never without a reason: container engines refuse the call whatever it asks for.
+        ("unshare", not layers.isdisjoint(_UNSHARED)),
         ("default-signals", True),
         ("loopback-up", "netns" in layers),
         ("await-map", has_user),

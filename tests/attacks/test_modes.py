@@ -11,7 +11,7 @@ pytestmark = pytest.mark.kernel
 
 LOOK = """
 import ctypes, json, os, sys
-sys.path.append(sys.argv[1])
+sys.path.insert(0, sys.argv[1])
 import sandbox
 def attempt(action):
     try:
@@ -73,3 +73,23 @@ def test_an_ordinary_user_has_no_capability_and_the_machines_own_files(look):
     seen = look(modes.ORDINARY)
     assert (seen["uid"], int(seen["capabilities"], 16)) == (modes.USER, 0)
     assert {"userns", "mountns", "pidns", "netns", "rootfs"} <= set(seen["layers"])
+
+
+START = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from sandbox import Limits, Mount, SandboxSpec, run
+spec = SandboxSpec(name="inside", argv=("/bin/echo", "well"), mounts=(Mount(source="/usr", target="/usr"),))
+done = run(spec)
+print(json.dumps([done.stdout.decode(), [status.layer for status in done.layers if status.state == "enforced"]]))
+"""
+
+
+@pytest.mark.parametrize("place", [modes.CONTAINER, modes.CONTAINER_USER])
+def test_a_worker_starts_in_a_stock_container_with_the_layers_that_there_are(tmp_path_factory, place):
+    packages = str(modes.copy_package(tmp_path_factory.mktemp("modes") / "copy"))
+    argv = modes.command(place, [modes.interpreter(place), "-I", "-c", START, packages])
+    done = subprocess.run(argv, capture_output=True, timeout=30, check=False)
+    said, layers = json.loads(done.stdout or done.stderr)
+    assert said == "well\n"
+    assert {"no-new-privs", "landlock", "seccomp", "rlimits"} <= set(layers)
