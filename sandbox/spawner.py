@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from sandbox import cgroup_tree
+from sandbox import ancillary, cgroup_tree
 from sandbox.errors import SandboxError, SandboxSetupFailed, SpawnerBusy, SpawnerGone, SpecInvalid
 from sandbox.features import Features
 from sandbox.messages import (
@@ -162,10 +162,7 @@ class Spawner:
     def _next_event(self) -> Event | None:
         descriptors: list[int] = []
         try:
-            flags = socket.MSG_CMSG_CLOEXEC
-            packet, descriptors, _, _ = socket.recv_fds(
-                self._channel, MAX_PACKET_BYTES, _MAX_DESCRIPTORS, flags
-            )
+            packet, descriptors = ancillary.receive(self._channel, MAX_PACKET_BYTES, _MAX_DESCRIPTORS)
             if not packet:
                 raise SpawnerGone("the fork server has ended, and its workers with it")
             return self._with_listener(decode_event(packet), descriptors)
