@@ -266,3 +266,62 @@ def test_links_are_resolved_when_the_plan_is_made_and_the_path_inside_stays() ->
     mounts = made.servers["time"].sandbox.mounts
     assert mounts
     assert all(mount.source == f"/real{mount.target}" for mount in mounts)
+
+
+REACHING = """
+version: 1
+profiles:
+  out:
+    network: {egress: [api.example.com:443, "*.cdn.example.com:443"], allowAddresses: [10.20.0.0/16]}
+  quiet: {extends: out, network: {egress: []}}
+  same: {extends: out}
+mcpServers:
+  reaching: {command: a, profile: out, env: {HTTPS_PROXY: "http://elsewhere:1"}}
+  quiet: {command: a, profile: quiet}
+  same: {command: a, profile: same}
+"""
+BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+
+
+def reaching(text: str = REACHING, certificates: str | None = "/srv/bundle.pem") -> Plan:
+    policy = loads(text, file="p.yaml")
+    programs = dict.fromkeys(policy.servers, PROGRAMS["time"])
+    return compile_plan(policy, programs, lambda path: f"/real{path}", certificates)
+
+
+def test_an_egress_list_gives_the_sandbox_a_way_out_and_the_proxy_its_rules() -> None:
+    made = reaching().servers
+    assert {name: server.sandbox.network for name, server in made.items()} == {
+        "reaching": "proxy", "quiet": "none", "same": "proxy",
+    }  # fmt: skip
+    egress = made["same"].egress
+    assert egress is not None
+    assert [str(rule) for rule in egress.rules] == ["api.example.com:443", "*.cdn.example.com:443"]
+    assert [str(network) for network in egress.networks] == ["10.20.0.0/16"]
+    assert made["quiet"].egress is None
+
+
+def test_a_worker_with_a_way_out_is_told_of_its_proxy_and_certificates_and_no_other_is() -> None:
+    made = reaching().servers
+    env = dict(made["same"].sandbox.env)
+    assert {env[name] for name in ("HTTP_PROXY", "https_proxy", "all_proxy")} == {"http://127.0.0.1:3128"}
+    assert (env["NO_PROXY"], env["NODE_USE_ENV_PROXY"]) == ("localhost,127.0.0.1,::1", "1")
+    assert {env[name] for name in ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE")} == {BUNDLE}
+    assert Mount(source="/real/srv/bundle.pem", target=BUNDLE) in made["same"].sandbox.mounts
+    assert dict(made["reaching"].sandbox.env)["HTTPS_PROXY"] == "http://elsewhere:1"
+    assert not [name for name, _ in made["quiet"].sandbox.env if "PROXY" in name.upper() or "CERT" in name]
+    assert all(mount.target != BUNDLE for mount in made["quiet"].sandbox.mounts)
+
+
+@pytest.mark.parametrize("place", ["/etc/ssl", "/etc/ssl/certs", BUNDLE])
+def test_certificates_that_the_policy_grants_itself_are_left_to_it(place: str) -> None:
+    text = REACHING.replace("  out:\n", f"  out:\n    filesystem: {{read: [/usr, {place}]}}\n")
+    sandbox = reaching(text).servers["same"].sandbox
+    assert [mount.source for mount in sandbox.mounts if mount.target.startswith("/etc")] == [f"/real{place}"]
+    assert "SSL_CERT_FILE" not in dict(sandbox.env)
+
+
+def test_without_certificates_on_this_machine_none_are_promised() -> None:
+    sandbox = reaching(certificates=None).servers["same"].sandbox
+    assert "SSL_CERT_FILE" not in dict(sandbox.env)
+    assert "HTTPS_PROXY" in dict(sandbox.env)
