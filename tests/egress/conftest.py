@@ -144,7 +144,7 @@ def run(
     ) -> Ran:
         plan = planned(command, *args, egress=egress)
         assert plan.egress is not None
-        spec = plan.sandbox.fill("client", {}, None)
+        spec = plan.sandbox.fill("client", {}, ())
         with anyio.fail_after(SECONDS):
             process = await launcher.start(change(spec) if change else spec)
             listener = process.take_listener()
