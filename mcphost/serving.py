@@ -17,6 +17,7 @@ from mcphost.policy import Address, Policy, load
 from mcphost.runtime import Runtime
 from mcphost.telemetry import logs
 from mcphost.telemetry.logs import logger
+from mcphost.telemetry.servicemanager import ServiceManager
 from mcphost.transports.listener import Listener, bind
 
 # Requests to the admin pages are short; none is worth waiting for.
@@ -42,7 +43,9 @@ def serve(path: str) -> None:
         admin = None
         if policy.runtime.admin is not None:
             admin = stack.enter_context(_bound(policy.runtime.admin, "runtime.admin"))
-        anyio.run(_serve, policy, listening, admin, backend_options=options)
+        manager = ServiceManager.from_environ(os.environ, os.getpid())
+        stack.callback(manager.close)
+        anyio.run(_serve, policy, listening, admin, manager, backend_options=options)
 
 
 def raise_descriptor_limit() -> None:
@@ -63,9 +66,10 @@ def _bound(address: Address, key: str) -> Iterator[socket]:
         yield bound
 
 
-async def _serve(policy: Policy, listening: socket, admin: socket | None) -> None:
+async def _serve(policy: Policy, listening: socket, admin: socket | None, manager: ServiceManager) -> None:
     with anyio.open_signal_receiver(*_STOP_SIGNALS) as signals:
         async with Runtime(policy) as runtime, anyio.create_task_group() as outer:
+            outer.start_soon(_keep_alive, manager)
             admin_port = None
             if admin is not None:
                 pages = Listener(runtime.admin(), admin, drain_seconds=ADMIN_DRAIN_SECONDS)
@@ -74,9 +78,13 @@ async def _serve(policy: Policy, listening: socket, admin: socket | None) -> Non
             async with anyio.create_task_group() as inner:
                 front = Listener(runtime.asgi, listening, drain_seconds=policy.runtime.drain)
                 inner.start_soon(front.serve)
-                _announce(policy, runtime, front.port, admin_port)
+                url = _announce(policy, runtime, front.port, admin_port)
+                manager.ready(
+                    f"serving {len(policy.servers)} servers to {len(policy.tenants)} tenants at {url}"
+                )
                 await anext(signals)
                 logger().info("draining", seconds=policy.runtime.drain)
+                manager.stopping(f"finishing calls under way for at most {policy.runtime.drain:g} s")
                 runtime.drain()
                 front.stop()
                 inner.start_soon(_hurry, signals, inner.cancel_scope)
@@ -86,12 +94,20 @@ async def _serve(policy: Policy, listening: socket, admin: socket | None) -> Non
     logger().info("stopped")
 
 
+async def _keep_alive(manager: ServiceManager) -> None:
+    """Say that the event loop turns, for as long as it does and somebody waits to hear it."""
+    while manager.keep_alive_seconds is not None:
+        manager.alive()
+        await anyio.sleep(manager.keep_alive_seconds)
+
+
 async def _hurry(signals: AsyncIterator[signal.Signals], scope: anyio.CancelScope) -> None:
     await anext(signals)
     scope.cancel()
 
 
-def _announce(policy: Policy, runtime: Runtime, port: int, admin_port: int | None) -> None:
+def _announce(policy: Policy, runtime: Runtime, port: int, admin_port: int | None) -> str:
+    """Log and print where clients connect; gives that address."""
     base = policy.runtime.public_url or f"http://{Address(policy.runtime.listen.host, port)}"
     admin = None
     if policy.runtime.admin is not None and admin_port is not None:
@@ -100,6 +116,7 @@ def _announce(policy: Policy, runtime: Runtime, port: int, admin_port: int | Non
     for shown in runtime.shown_tokens:
         sys.stdout.write(_welcome(f"{base}/mcp", shown.tenant, shown.text.reveal()))
     sys.stdout.flush()
+    return f"{base}/mcp"
 
 
 def _welcome(url: str, tenant: str, token: str) -> str:
