@@ -30,11 +30,13 @@ _CALLS: tuple[tuple[str, tuple[int | bytes, ...], int], ...] = (
     ("umount2", (b"", _NO_SUCH_FLAG), errno.EINVAL),
     ("open_tree", (_BAD_FD, b"", _NO_SUCH_FLAG), errno.EINVAL),
     ("mount_setattr", (_BAD_FD, b"", _NO_SUCH_FLAG, 0, 0), errno.EINVAL),
+    ("openat2", (_BAD_FD, b"", 0, 0), errno.EINVAL),
     ("setns", (_BAD_FD, 0), errno.EBADF),
 )
 # The kernel asks for privilege before it looks at these, so that only who holds it can tell the two apart.
 _PRIVILEGED_CALLS: tuple[tuple[str, tuple[int | bytes, ...], int], ...] = (
     ("pivot_root", (b"", b""), errno.ENOENT),
+    ("sethostname", (b"", -1), errno.EINVAL),
     ("move_mount", (_BAD_FD, b"", _BAD_FD, b"", _NO_SUCH_FLAG), errno.EINVAL),
 )
 _USER_NOTIFY = 0x7FC00000  # include/uapi/linux/seccomp.h, SECCOMP_RET_USER_NOTIF

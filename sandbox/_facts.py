@@ -28,6 +28,7 @@ def gather(environ: Mapping[str, str] = os.environ) -> place.Facts:
         ),
         process=place.Process(
             uid=os.geteuid(),
+            users=_mapped(_text("/proc/self/uid_map")),
             capabilities=_number(status.get("CapEff"), base=16),
             seccomp_mode=_number(status.get("Seccomp")),
             apparmor=(_text("/proc/self/attr/apparmor/current") or "").strip("\0\n "),
@@ -61,6 +62,12 @@ def _text(path: str) -> str | None:
 def _number(text: str | None, *, base: int = 10) -> int | None:
     with suppress(ValueError):
         return None if text is None else int(text.strip(), base)
+    return None
+
+
+def _mapped(uid_map: str | None) -> int | None:
+    with suppress(ValueError, IndexError):
+        return None if uid_map is None else sum(int(line.split()[2]) for line in uid_map.splitlines())
     return None
 
 

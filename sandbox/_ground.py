@@ -18,6 +18,7 @@ from sandbox.rootfs import Templates
 _FIRST_UID = 1_879_048_192
 _UIDS_PER_SPAWNER = 16_384
 _SLOTS = 16_000
+_UMASK = 0o022
 
 
 @dataclass
@@ -68,6 +69,8 @@ class Ground:
 
 def settle() -> Ground:
     """Give this process its mount namespace. Changes it for good, so it is for the fork server and trials only."""
+    # What is made here has to be readable to workers, whatever the runtime was started with; they inherit this, too.
+    os.umask(_UMASK)
     if os.geteuid() == 0:
         ground = Ground(True, _own_users(), data_owner=privileges.WORKER_ID)
     else:

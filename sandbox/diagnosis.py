@@ -29,13 +29,18 @@ _CALLS: dict[str, tuple[str, ...]] = {
     "pidns": ("clone",),
     "netns": ("unshare",),
     "ipcns": ("unshare",),
-    "utsns": ("unshare",),
+    "utsns": ("unshare", "sethostname"),
     "cgroupns": ("unshare",),
-    "rootfs": ("unshare", "mount", "umount2", "open_tree", "move_mount", "mount_setattr", "pivot_root"),
+    "rootfs": (
+        *("unshare", "mount", "umount2", "open_tree", "move_mount", "mount_setattr", "openat2", "pivot_root"),
+    ),
     "capabilities": ("clone", "unshare"),
 }
 # Layers that an ordinary user has by way of a user namespace, and root by its privilege.
 _BY_NAMESPACE = frozenset(_CALLS)
+
+# How a filter ends a process that makes a call it does not allow, where it does not just refuse (seccomp(2)).
+_KILLED = "SIGSYS"
 
 AbilityState = Literal["possible", "missing"]
 
@@ -113,7 +118,9 @@ def _explained(status: LayerStatus, obstacles: tuple[Obstacle, ...], facts: Fact
     """The trial's own words, with what the attempts and facts add to them."""
     said = [status.reason]
     calls = _CALLS.get(status.layer, ())
-    refused = [call for call in facts.attempts.refused_calls or () if call in calls]
+    refused = [
+        call for call in facts.attempts.refused_calls or () if call in calls or _KILLED in status.reason
+    ]
     if "call-filter" in obstacles and refused:
         said.append(f"a filter over this process refuses {', '.join(refused)}")
     if "proc-covered" in obstacles:
@@ -146,7 +153,7 @@ def _namespace_obstacles(status: LayerStatus, features: Features, facts: Facts) 
         yield "namespaces-switched-off"
     if ordinary and kernel.unprivileged_userns_clone == 0:
         yield "namespaces-not-for-users"
-    if _filtered(status.layer, facts):
+    if _filtered(status, facts):
         yield "call-filter"
     if ordinary and kernel.apparmor_restricts_userns == 1 and process.apparmor in {"", "unconfined"}:
         yield "apparmor"
@@ -154,18 +161,19 @@ def _namespace_obstacles(status: LayerStatus, features: Features, facts: Facts) 
         yield "apparmor-profile"
     if process.uid == 0 and ordinary:
         yield "root-without-privilege"
+    if process.uid == 0 and process.users == 1:
+        yield "users-not-mapped"
     # Without a /proc of its own a worker's init has nowhere to forbid further namespaces either.
     needs_proc = status.layer == "rootfs" or "forbid-user-namespaces" in status.reason
     if needs_proc and facts.mounted.proc_covers:
         yield "proc-covered"
 
 
-def _filtered(layer: str, facts: Facts) -> bool:
+def _filtered(status: LayerStatus, facts: Facts) -> bool:
     refused = facts.attempts.refused_calls
-    if refused is None:
+    if refused is None or _KILLED in status.reason:
         return facts.process.filtered
-    # A filter may look at arguments that no attempt had, so where one is and nothing else explains it, it is the cause.
-    return any(call in refused for call in _CALLS[layer])
+    return any(call in refused for call in _CALLS[status.layer])
 
 
 def _landlock_obstacle(facts: Facts) -> Obstacle:

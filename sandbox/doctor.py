@@ -8,7 +8,9 @@ from collections.abc import Iterable
 
 from sandbox import _apart, _facts
 from sandbox.diagnosis import Ability, Diagnosis, Finding, judge
+from sandbox.errors import SpawnerGone
 from sandbox.features import Features, probe
+from sandbox.layers import LAYERS, LayerStatus
 from sandbox.place import Attempts
 
 DEFAULT_COLUMNS = 100
@@ -20,13 +22,23 @@ def diagnose(features: Features | None = None) -> Diagnosis:
 
     `features` is what a probe or a fork server already found; without it a trial is made.
 
+    Where the trial itself cannot be made, every layer is absent for that reason.
+
     Raises:
-        SpawnerGone: a trial process could not run.
+        SpawnerGone: not even a process of our own could run.
     """
-    found = probe() if features is None else features
+    found = _tried() if features is None else features
     facts = _facts.gather()
     attempts = _apart.ask("_attempts", "1" if facts.process.may_administer else "0")
     return judge(found, _facts.with_attempts(facts, Attempts.from_wire(attempts)))
+
+
+def _tried() -> Features:
+    try:
+        return probe()
+    except SpawnerGone as error:
+        # As under a filter that kills: the attempts, each in a process of its own, may still say for which call.
+        return Features(tuple(LayerStatus(layer, "absent", error.message) for layer in LAYERS))
 
 
 def shown(diagnosis: Diagnosis, *, columns: int = DEFAULT_COLUMNS) -> str:

@@ -36,9 +36,10 @@ class Marks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """What this process itself may do."""
+    """What this process itself may do. `users` is how many users its user namespace maps (user_namespaces(7))."""
 
     uid: int = 0
+    users: int | None = None
     capabilities: int | None = None
     seccomp_mode: int | None = None
     apparmor: str = ""

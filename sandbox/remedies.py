@@ -24,6 +24,7 @@ Obstacle = Literal[
     "no-loop-devices",
     "no-program",
     "root-without-privilege",
+    "users-not-mapped",
     "apparmor-profile",
     "no-notifications",
     "left-out",
@@ -84,8 +85,8 @@ _TEXTS: dict[tuple[Obstacle, Kind | None], str] = {
         "A system call filter over this process refuses it: start the runtime outside of that filter."
     ),
     ("call-filter", "systemd-unit"): (
-        "The unit's own filter refuses it: `systemctl edit {unit}` and take RestrictNamespaces= and SystemCallFilter= "
-        "back as deploy/mcphost.service has them."
+        "The unit's own filter refuses it: `systemctl edit {unit}` and take RestrictNamespaces=, "
+        "RestrictSUIDSGID=, ProtectHostname= and SystemCallFilter= back, as deploy/mcphost.service has them."
     ),
     ("call-filter", "docker"): (
         "The engine's own filter refuses it: start the container with --security-opt seccomp=deploy/seccomp.json."
@@ -240,6 +241,18 @@ _TEXTS: dict[tuple[Obstacle, Kind | None], str] = {
     ),
     ("root-without-privilege", "kubernetes"): (
         "Root in a pod is less than an ordinary user there: set securityContext.runAsUser: 65532."
+    ),
+    ("users-not-mapped", None): (
+        "The user namespace this process is in knows one user, so there is none to give to a worker: have it map a range "
+        "of users, or start the runtime as a user that is not root."
+    ),
+    ("users-not-mapped", "systemd-unit"): (
+        "The unit's user namespace knows one user, so there is none to give to a worker: `systemctl edit {unit}`, "
+        "PrivateUsers=no."
+    ),
+    ("users-not-mapped", "docker"): (
+        "The container's user namespace knows one user, so there is none to give to a worker: map a range of users "
+        "(/etc/subuid), or start the container with --user 65532:65532."
     ),
     ("apparmor-profile", None): (
         "The AppArmor profile over this process refuses it: give it one that allows `userns,`, `mount,`, `umount,` and "

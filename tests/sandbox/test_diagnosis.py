@@ -77,7 +77,8 @@ def test_a_filter_that_lets_the_calls_through_is_not_blamed():
         (Facts(process=ORDINARY, kernel=Kernel(unprivileged_userns_clone=0)), "userns", "unprivileged_userns_clone"),
         (Facts(process=ORDINARY, kernel=Kernel(apparmor_restricts_userns=1)), "mountns", "AppArmor"),
         (Facts(process=replace(ORDINARY, apparmor="docker-default (enforce)")), "rootfs", "AppArmor profile"),
-        (Facts(process=Process(uid=0, capabilities=0)), "mountns", "not root"),
+        (Facts(process=Process(uid=0, capabilities=0)), "mountns", "less than being nobody"),
+        (Facts(process=replace(ROOT, users=1)), "userns", "one user"),
         (Facts(process=ORDINARY, mounted=Mounted(proc_covers=("/proc/sys",))), "rootfs", "/proc"),
         (Facts(kernel=Kernel(release="5.10.0-8")), "rootfs", "Run a newer kernel"),
         (Facts(kernel=Kernel(release="5.12.0")), "landlock", "Run a newer kernel"),
@@ -102,6 +103,13 @@ def test_each_fact_leads_to_its_own_remedy(facts, layer, words):
 )
 def test_groups_are_missing_for_one_reason_at_a_time(mounted, words):
     assert words in fix("machine", "cgroup.memory", Facts(mounted=mounted))
+
+
+def test_a_filter_that_kills_is_named_with_the_calls_it_kills_for():
+    facts = Facts(process=replace(ROOT, seccomp_mode=2), attempts=Attempts(refused_calls=("mount",)))
+    found = finding(features("userns", reason="the trial process was killed by SIGSYS"), facts, "userns")
+    assert found.reason.endswith("refuses mount")
+    assert "filter" in found.fix
 
 
 def test_root_is_not_told_about_switches_that_hold_for_ordinary_users():

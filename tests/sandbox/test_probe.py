@@ -22,3 +22,11 @@ def test_the_fork_server_greets_with_the_same_findings(spawner: Spawner):
     assert [(status.layer, status.state) for status in spawner.features] == [
         (status.layer, status.state) for status in probe()
     ]
+
+
+def test_a_runtime_that_keeps_its_files_to_itself_still_gives_workers_a_root_they_can_read():
+    before = os.umask(0o077)
+    try:
+        assert probe().has("rootfs")
+    finally:
+        os.umask(before)
