@@ -41,6 +41,8 @@ _BY_NAMESPACE = frozenset(_CALLS)
 
 # How a filter ends a process that makes a call it does not allow, where it does not just refuse (seccomp(2)).
 _KILLED = "SIGSYS"
+# Calls for which only privilege can tell a filter's answer from the kernel's; a trial's reason names the failing call.
+_UNSEEN = ("pivot_root:", "move_mount:", "sethostname:")
 
 AbilityState = Literal["possible", "missing"]
 
@@ -171,7 +173,7 @@ def _namespace_obstacles(status: LayerStatus, features: Features, facts: Facts) 
 
 def _filtered(status: LayerStatus, facts: Facts) -> bool:
     refused = facts.attempts.refused_calls
-    if refused is None or _KILLED in status.reason:
+    if refused is None or any(word in status.reason for word in (_KILLED, *_UNSEEN)):
         return facts.process.filtered
     return any(call in refused for call in _CALLS[status.layer])
 
