@@ -7,10 +7,10 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from mcphost.decisions.wants import Answer, answered, wants_of
-from mcphost.plan import Plan
+from mcphost.decisions.wants import Answer, Want, answered, wants_of
+from mcphost.plan import Plan, ServerPlan, sized_places
 from mcphost.policy import DEFAULT_REQUIRE, load
-from mcphost.runtime import make_plan
+from mcphost.runtime import make_plan, volume_directory
 from sandbox import Diagnosis, Finding, diagnose, shown
 
 # Raised only when a key changes its meaning or goes away; new keys may come at any time.
@@ -73,16 +73,22 @@ def examine(path: str | None) -> Report:
     if path is None:
         return Report(diagnose(), None, DEFAULT_REQUIRE, {})
     plan = make_plan(load(path), os.environ)
-    return compare(plan, diagnose(), path)
+    return compare(plan, diagnose(directory=volume_directory(plan.policy)), path)
 
 
 def compare(plan: Plan, diagnosis: Diagnosis, source: str) -> Report:
     """A diagnosis beside what a plan asks for."""
     servers = {
-        name: answered(wants_of(each.sandbox.limits, syscalls=each.sandbox.syscalls), diagnosis)
+        name: answered(_wants(each, name in {place[0] for place in sized_places(plan)}), diagnosis)
         for name, each in plan.servers.items()
     }
     return Report(diagnosis, source, tuple(plan.policy.require), servers)
+
+
+def _wants(server: ServerPlan, sized: bool) -> tuple[Want, ...]:
+    return wants_of(
+        server.sandbox.limits, syscalls=server.sandbox.syscalls, egress=server.egress is not None, sized=sized
+    )
 
 
 def _verdict(answer: Answer) -> str:

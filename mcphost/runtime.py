@@ -147,8 +147,13 @@ def size_limits(plan: Plan) -> LayerStatus | None:
     """How a size of a volume is held on this machine, by trying; None where the policy asks for none."""
     if not sized_places(plan):
         return None
-    state_dir = plan.policy.runtime.state_dir
-    return probe_sizes(state_dir if state_dir and os.path.isdir(state_dir) else tempfile.gettempdir())
+    return probe_sizes(volume_directory(plan.policy))
+
+
+def volume_directory(policy: Policy) -> str:
+    """Where volumes would lie: the state directory, or the temporary one as long as there is none."""
+    state_dir = policy.runtime.state_dir
+    return state_dir if state_dir and os.path.isdir(state_dir) else tempfile.gettempdir()
 
 
 def refuse_unbounded(plan: Plan, status: LayerStatus | None) -> None:
@@ -266,7 +271,9 @@ class Runtime(anyio.AsyncContextManagerMixin):
         self._check_running()
         async with self._looking:
             if self._diagnosis is None:
-                self._diagnosis = await anyio.to_thread.run_sync(diagnose, self._features)
+                self._diagnosis = await anyio.to_thread.run_sync(
+                    diagnose, self._features, volume_directory(self._policy)
+                )
         return self._diagnosis.to_wire()
 
     @asynccontextmanager

@@ -41,7 +41,7 @@ _PRIVILEGED_CALLS: tuple[tuple[str, tuple[int | bytes, ...], int], ...] = (
 )
 _USER_NOTIFY = 0x7FC00000  # include/uapi/linux/seccomp.h, SECCOMP_RET_USER_NOTIF
 _LOOP_CONTROL = "/dev/loop-control"
-_MAKE_EXT4 = "mkfs.ext4"
+_MAKE_EXT4 = "mke2fs"
 _TOOL_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 _KILLED = -1
 

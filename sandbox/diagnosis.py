@@ -92,11 +92,14 @@ class Diagnosis:
         }
 
 
-def judge(features: Features, facts: Facts) -> Diagnosis:
-    """The diagnosis that trials and facts come to."""
+def judge(features: Features, facts: Facts, sizes: LayerStatus) -> Diagnosis:
+    """The diagnosis that trials and facts come to; `sizes` is what came of making a volume with a size."""
     place = recognise(facts.marks)
     findings = tuple(_finding(features, facts, place, layer) for layer in LAYERS)
-    abilities = tuple(make(features, facts, place) for make in _ABILITIES)
+    abilities = (
+        *(make(features, facts, place) for make in _ABILITIES),
+        _sized_volumes(facts, place, sizes),
+    )
     return Diagnosis(place, facts.kernel.release, facts.process.uid, findings, abilities)
 
 
@@ -216,18 +219,15 @@ def _built_on(
     return Ability(ability, "missing", f"needs {', '.join(missing)}", fix)
 
 
-def _sized_volumes(features: Features, facts: Facts, place: Place) -> Ability:
+def _sized_volumes(facts: Facts, place: Place, sizes: LayerStatus) -> Ability:
+    if sizes.state == "enforced":
+        return Ability("sized-volumes", "possible", sizes.reason)
     attempts = facts.attempts
-    if attempts.loop_errno != 0:
-        reason = (
-            "not tried" if attempts.loop_errno is None else errno.errorcode.get(attempts.loop_errno, "killed")
-        )
+    if attempts.loop_errno == 0 and attempts.has_mkfs is False:
+        fix = remedy("no-program", place, layer="", needs="mke2fs and e2fsck (Debian: e2fsprogs)")
+    else:
         fix = remedy("no-loop-devices", place, layer="")
-        return Ability("sized-volumes", "missing", f"/dev/loop-control cannot be opened: {reason}", fix)
-    if not attempts.has_mkfs:
-        fix = remedy("no-program", place, layer="", needs="mkfs.ext4 (Debian: e2fsprogs)")
-        return Ability("sized-volumes", "missing", "there is no mkfs.ext4", fix)
-    return Ability("sized-volumes", "possible", "/dev/loop-control was opened, and mkfs.ext4 is there")
+    return Ability("sized-volumes", "missing", sizes.reason, fix)
 
 
 def _groups(features: Features, facts: Facts, place: Place) -> Ability:
@@ -249,7 +249,6 @@ def _denial_counting(features: Features, facts: Facts, place: Place) -> Ability:
 _ABILITIES: tuple[Callable[[Features, Facts, Place], Ability], ...] = (
     _zygote,
     _egress,
-    _sized_volumes,
     _groups,
     _denial_counting,
 )

@@ -3,13 +3,14 @@
 `python -m sandbox` prints what `diagnose` finds, without any program above this package.
 """
 
+import tempfile
 import textwrap
 from collections.abc import Iterable
 
 from sandbox import _apart, _facts
 from sandbox.diagnosis import Ability, Diagnosis, Finding, judge
 from sandbox.errors import SpawnerGone
-from sandbox.features import Features, probe
+from sandbox.features import Features, probe, probe_sizes
 from sandbox.layers import LAYERS, LayerStatus
 from sandbox.place import Attempts
 
@@ -17,10 +18,11 @@ DEFAULT_COLUMNS = 100
 _MIN_TEXT_COLUMNS = 30
 
 
-def diagnose(features: Features | None = None) -> Diagnosis:
+def diagnose(features: Features | None = None, directory: str | None = None) -> Diagnosis:
     """What this process can apply here, why not more, and what to do; takes a quarter of a second.
 
-    `features` is what a probe or a fork server already found; without it a trial is made.
+    `features` is what a probe or a fork server already found; without it a trial is made. `directory` is where volumes
+    would lie, the temporary one by default; a small file is made there for a moment.
 
     Where the trial itself cannot be made, every layer is absent for that reason.
 
@@ -30,7 +32,15 @@ def diagnose(features: Features | None = None) -> Diagnosis:
     found = _tried() if features is None else features
     facts = _facts.gather()
     attempts = _apart.ask("_attempts", "1" if facts.process.may_administer else "0")
-    return judge(found, _facts.with_attempts(facts, Attempts.from_wire(attempts)))
+    facts = _facts.with_attempts(facts, Attempts.from_wire(attempts))
+    return judge(found, facts, _sizes(directory))
+
+
+def _sizes(directory: str | None) -> LayerStatus:
+    try:
+        return probe_sizes(tempfile.gettempdir() if directory is None else directory)
+    except (SpawnerGone, OSError) as error:
+        return LayerStatus("volume-size", "absent", f"could not be tried: {error}")
 
 
 def _tried() -> Features:

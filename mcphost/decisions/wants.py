@@ -29,11 +29,14 @@ class Answer:
     lacks: tuple[str, ...]
 
 
-def wants_of(limits: Limits, *, syscalls: str) -> tuple[Want, ...]:
-    """What one server asks for, in the order in which a policy writes it."""
+def wants_of(limits: Limits, *, syscalls: str, egress: bool = False, sized: bool = False) -> tuple[Want, ...]:
+    """What one server asks for: `egress` is a list of places to reach, `sized` a volume or data with a size."""
     found = [
         Want("sees no files but those granted", ("mountns", "rootfs", "landlock")),
-        Want("no network", ("netns",)),
+        *((Want("volumes of a size that holds", abilities=("sized-volumes",)),) if sized else ()),
+        Want("reaches what its egress list names, and nothing else", abilities=("egress",))
+        if egress
+        else Want("no network", ("netns",)),
         Want(f"system calls of the list {syscalls!r}", ("seccomp",)),
     ]
     if limits.cpu_millis is not None:

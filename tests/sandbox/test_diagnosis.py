@@ -1,7 +1,7 @@
 """For every layer that is missing there is a reason and a remedy, and the remedy is that of the place."""
 
 import errno
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -23,6 +23,8 @@ MARKS = {
 }
 EVERYTHING = Attempts(refused_calls=(), landlock_errno=0, notifier_errno=0, loop_errno=0, has_mkfs=True)
 
+SIZED = LayerStatus("volume-size", "enforced", "by doing it")
+
 
 def features(*missing: str, reason: str = "unshare: Operation not permitted") -> Features:
     return Features(
@@ -34,7 +36,7 @@ def features(*missing: str, reason: str = "unshare: Operation not permitted") ->
 
 
 def finding(found: Features, facts: Facts, layer: str):
-    return next(each for each in judge(found, facts).findings if each.layer == layer)
+    return next(each for each in judge(found, facts, SIZED).findings if each.layer == layer)
 
 
 def fix(place: str, layer: str, facts: Facts, reason: str = "unshare: Operation not permitted") -> str:
@@ -149,11 +151,11 @@ def test_a_group_with_other_processes_in_it_cannot_be_divided():
 def test_a_cap_on_processes_without_groups_is_degraded_as_long_as_resource_limits_hold():
     assert finding(features(*CGROUP_LAYERS), Facts(), "cgroup.pids").state == "degraded"
     assert finding(features(*CGROUP_LAYERS, "rlimits"), Facts(), "cgroup.pids").state == "absent"
-    assert judge(features(*CGROUP_LAYERS), Facts()).unmet(frozenset({"cgroup.pids"}))
+    assert judge(features(*CGROUP_LAYERS), Facts(), SIZED).unmet(frozenset({"cgroup.pids"}))
 
 
 def test_what_is_enforced_needs_no_remedy_and_nothing_is_unmet():
-    found = judge(features(), Facts(attempts=EVERYTHING))
+    found = judge(features(), Facts(attempts=EVERYTHING), SIZED)
     assert not any(each.fix for each in (*found.findings, *found.abilities))
     assert not found.unmet(frozenset(LAYERS))
     assert {each.state for each in found.abilities} == {"possible"}
@@ -167,13 +169,39 @@ def test_nothing_missing_is_left_without_a_remedy_even_where_no_fact_is_known(pl
     assert "{" not in text.replace("{type", "")
 
 
-@pytest.mark.parametrize("name", [each.name for each in fields(Attempts)])
-def test_an_attempt_that_was_not_made_leaves_its_ability_missing_and_takes_no_other(name):
-    every = EVERYTHING
-    lacking = replace(every, **{name: None})
-    missing = {each.ability for each in judge(features(), Facts(attempts=lacking)).abilities if each.fix}
-    assert missing <= {"sized-volumes", "denial-counting"}
-    assert len(missing) == (name in {"loop_errno", "has_mkfs", "notifier_errno"})
+def test_a_kernel_that_notifies_nobody_counts_no_denials():
+    lacking = Facts(attempts=replace(EVERYTHING, notifier_errno=None))
+    missing = [each for each in judge(features(), lacking, SIZED).abilities if each.state == "missing"]
+    assert [each.ability for each in missing] == ["denial-counting"]
+    assert missing[0].fix
+
+
+@pytest.mark.parametrize(
+    ("attempts", "place", "words"),
+    [
+        (replace(EVERYTHING, has_mkfs=False), "machine", "e2fsprogs"),
+        (replace(EVERYTHING, loop_errno=errno.ENOENT), "machine", "modprobe loop"),
+        (replace(EVERYTHING, loop_errno=errno.EPERM), "systemd-unit", "DeviceAllow=/dev/loop-control"),
+        (replace(EVERYTHING, loop_errno=errno.ENOENT), "docker", "a volume that has a size of its own"),
+        (replace(EVERYTHING, loop_errno=errno.ENOENT), "kubernetes", "PersistentVolumeClaim"),
+        (Attempts(), "machine", "as root"),
+    ],
+)
+def test_volumes_without_a_size_that_holds_have_a_remedy_for_the_place(attempts, place, words):
+    facts = Facts(attempts=attempts, marks=MARKS[place])
+    unsized = LayerStatus("volume-size", "absent", "no free loop device")
+    (ability,) = [
+        each for each in judge(features(), facts, unsized).abilities if each.ability == "sized-volumes"
+    ]
+    assert (ability.state, ability.reason) == ("missing", "no free loop device")
+    assert words in ability.fix
+
+
+def test_what_is_built_on_a_missing_layer_is_missing_with_that_layers_remedy():
+    facts = replace(FILTERED, marks=MARKS["docker"])
+    found = {each.ability: each for each in judge(features("netns"), facts, SIZED).abilities}
+    assert found["egress"].state == "missing"
+    assert found["egress"].fix == finding(features("netns"), facts, "netns").fix
 
 
 @pytest.mark.parametrize("obstacle", get_args(Obstacle))
