@@ -30,6 +30,11 @@ _Result = TypeVar("_Result")
 # More than can be refused in a year; what is above is not a count.
 _MAX_COUNT = 2**53
 
+# An init says no more than the counts of all denied calls, under 12 KiB. Whatever it says must fit, escaped, into one
+# packet to the runtime.
+_MAX_SAID_BYTES = 16 * 1024
+_NONSENSE: dict[str, object] = {"failed": ["gate", 0, "the worker's init does not make sense"]}
+
 _CREDENTIALS_BYTES = 12  # struct ucred: pid, uid, gid (unix(7))
 _DESCRIPTOR_BYTES = 4
 
@@ -179,7 +184,7 @@ def receive(worker: Worker) -> tuple[dict[str, object], int] | None:
     """
     try:
         space = socket.CMSG_SPACE(_CREDENTIALS_BYTES) + socket.CMSG_SPACE(_DESCRIPTOR_BYTES)
-        packet, ancillary, _, _ = worker.gate.recvmsg(_order.MAX_PACKET_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+        packet, ancillary, flags, _ = worker.gate.recvmsg(_MAX_SAID_BYTES, space, socket.MSG_CMSG_CLOEXEC)
     except BlockingIOError:
         return None
     except OSError:
@@ -191,7 +196,7 @@ def receive(worker: Worker) -> tuple[dict[str, object], int] | None:
             pid = struct.unpack("=iII", data)[0]
         elif kind == socket.SCM_RIGHTS:
             descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
-    message = _read(packet)
+    message = _NONSENSE if flags & socket.MSG_TRUNC else _read(packet)
     _keep_listener(worker, list(descriptors), announced=message == {"listening": True})
     return message, pid
 
@@ -213,7 +218,7 @@ def _read(packet: bytes) -> dict[str, object]:
         value = json.loads(packet)
         if isinstance(value, dict) and value:
             return value
-    return {"failed": ["gate", 0, "the worker's init does not make sense"]}
+    return _NONSENSE
 
 
 def tell(worker: Worker, message: dict[str, object]) -> None:

@@ -67,7 +67,9 @@ class SandboxSetupFailed(SandboxError):
     retryable = True
 
     def __init__(self, step: str, errno: int, detail: str = "") -> None:
-        cause = f"{os.strerror(errno)} ({errno_module.errorcode.get(errno, errno)})" if errno else "no answer"
+        name = errno_module.errorcode.get(errno)
+        # A number that is no errno may come from a process that was broken into; strerror(3) raises for the largest.
+        cause = f"{os.strerror(errno)} ({name})" if name else f"error {errno}" if errno else "no answer"
         super().__init__(f"sandbox start failed at {step}: {detail + ': ' if detail else ''}{cause}")
         self.step = step
         self.errno = errno

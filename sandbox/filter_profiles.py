@@ -154,7 +154,7 @@ def _comparison(value: object, path: Path) -> Comparison:
         needed={"argument", "bits", "test"},
     )
     word = fields["test"]
-    if word not in _TESTS:
+    if not isinstance(word, str) or word not in _TESTS:
         raise _unknown(word, (*path, "test"), "no test has this name", _TESTS)
     wanted = _TESTS[str(word)]
     if wrong := (fields.keys() - {"argument", "bits", "test"}) ^ wanted:
