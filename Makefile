@@ -7,6 +7,7 @@ POLICY ?= policies/dev.yaml
 T ?=
 ROUNDS ?= 200
 SEED ?= 1
+FUZZ_SECONDS ?= 60
 
 BIN := .venv/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
@@ -21,7 +22,7 @@ SOURCES := pyproject.toml $(wildcard README.md LICENSE) \
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: install dev run test check fmt lint types imports cover bench chaos peers lock clean help
+.PHONY: install dev run test check fmt lint types imports cover bench chaos fuzz peers lock clean help
 
 install: .venv/.installed ## install the runtime into .venv, with pinned dependencies
 
@@ -64,6 +65,9 @@ chaos: dev ## kill parts of a running product ROUNDS times (200) at random momen
 	PYTHONPATH=.:tests $(BIN)/python -m chaos --rounds $(ROUNDS) --seed $(SEED)
 	PYTHONPATH=.:tests $(BIN)/python -m chaos --rounds $$(($(ROUNDS) / 4)) --seed $(SEED) --user
 
+fuzz: .peers/.fuzz ## feed every reader of foreign bytes what reaches new code, FUZZ_SECONDS (60) for each
+	PYTHONPATH=.:tests .peers/fuzz/bin/python -m fuzz --seconds $(FUZZ_SECONDS) --seed $(SEED)
+
 lock: .venv/.created .peers/.servers ## choose the newest versions that fit and pin them
 	$(PIP) install uv==$(UV_VERSION)
 	$(COMPILE) --upgrade --extra uvloop -o requirements/runtime.txt pyproject.toml
@@ -71,6 +75,7 @@ lock: .venv/.created .peers/.servers ## choose the newest versions that fit and 
 	$(COMPILE) --upgrade -o requirements/build.txt requirements/build.in
 	$(COMPILE) --upgrade -o tests/peers/servers.txt tests/peers/servers.in
 	$(COMPILE) --upgrade -o tests/peers/langchain.txt tests/peers/langchain.in
+	$(COMPILE) --upgrade -o tests/peers/fuzz.txt tests/peers/fuzz.in
 	rm -f tests/peers/package-lock.json
 	cd tests/peers && ../../.peers/servers/bin/npm install --package-lock-only --ignore-scripts --no-audit --no-fund
 
@@ -104,7 +109,7 @@ help: ## show this
 	@touch $@
 
 # Environments of their own, for they disagree about the version of the SDK.
-.peers/.servers .peers/.langchain: .peers/.%: tests/peers/%.txt
+.peers/.servers .peers/.langchain .peers/.fuzz: .peers/.%: tests/peers/%.txt
 	$(PYTHON) -m venv --clear .peers/$*
 	$(PEERS_INSTALL) -r $<
 	@touch $@

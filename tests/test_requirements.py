@@ -15,6 +15,7 @@ LOCKS = [
     "requirements/build.txt",
     "tests/peers/servers.txt",
     "tests/peers/langchain.txt",
+    "tests/peers/fuzz.txt",
 ]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PINNED = re.compile(r"^(?P<name>[a-z0-9.-]+)==(?P<version>\S+)", re.MULTILINE)

@@ -78,10 +78,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="fuzz")
     parser.add_argument("--seconds", type=float, default=60, help="for each target")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], default=list(TARGETS))
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"all by default: {', '.join(TARGETS)}")
     arguments = parser.parse_args()
     failed = False
-    for name in arguments.targets:
+    for name in arguments.targets or TARGETS:
         if HAS_ATHERIS:
             status = by_coverage(name, arguments.seconds, arguments.seed)
             failed |= status != 0
