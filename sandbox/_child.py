@@ -17,7 +17,7 @@ import os
 import select
 import signal
 import socket
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from sandbox import _order, privileges, syscalls
 from sandbox._confine import FIRST_FREE_FD, StepFailed, Subject, run_steps
@@ -124,8 +124,14 @@ def _serve(subject: Subject, worker: int, channel: socket.socket) -> NoReturn:
 def _wait_running(subject: Subject, channel: socket.socket) -> tuple[Denials | None, str]:
     """Until the worker has become its program, or has ended; what counts its denied calls, or why nothing does."""
     denials, uncounted = None, "seccomp is not in force"
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
     with channel:
         while True:
+            if channel.fileno() not in dict(poll.poll()):
+                # Refused on its way to its program: answered, for it would wait for ever.
+                cast("Denials", denials).take()
+                continue
             word, descriptors, _, _ = socket.recv_fds(channel, _MAX_WORD_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
             if not word:
                 # Closed by a successful exec, or at the worker's end.
@@ -135,6 +141,7 @@ def _wait_running(subject: Subject, channel: socket.socket) -> tuple[Denials | N
             uncounted = word.removeprefix(b"uncounted ").decode("utf-8", "replace")
             if descriptors and subject.filter is not None:
                 denials, uncounted = Denials(descriptors[0], subject.filter.refusals), ""
+                poll.register(denials, select.POLLIN)
 
 
 def _keep(gate: socket.socket, worker: int, wakeups: int, denials: Denials | None) -> NoReturn:

@@ -198,7 +198,10 @@ def _restrict_seccomp(subject: Subject) -> None:
             socket.send_fds(subject.init, [b"counted"], [listener])
             os.close(listener)
             return
-    syscalls.seccomp_filter(subject.filter.plain)
+        syscalls.seccomp_filter(subject.filter.plain)
+        return
+    # What init does from now on does not depend on what the worker may do.
+    syscalls.seccomp_filter(seccomp.filter_for("default", syscalls.MACHINE, frozenset()).plain)
 
 
 STEPS: dict[str, Callable[[Subject], None]] = {

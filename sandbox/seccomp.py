@@ -13,11 +13,20 @@ from pathlib import Path
 
 from sandbox import bpf
 from sandbox.bpf import ALLOW, ERRNO, NOTIFY, Condition
+from sandbox.errors import FilterInvalid
 from sandbox.filter_profiles import Overlay, Profile, overlaid, read_overlay, read_profile
 
 _PROFILES = Path(__file__).parent / "profiles"
-SHIPPED = ("default",)
+SHIPPED = ("default", "strict")
 
+
+# A specification, which the profile is a part of, has to fit into one packet; the shipped lists have 4 to 6 KiB.
+MAX_FILTER_BYTES = 32 * 1024
+
+# What a worker calls between its filter and its program: it says that it is ready and waits for leave to go on.
+START_CALLS = frozenset(
+    {"brk", "close", "execve", "exit_group", "futex", "mmap", "munmap", "recvfrom", "sendmsg", "sendto"}
+)
 
 # More profiles than a policy has; a compiled one is a few KiB.
 _MAX_FILTERS = 64
@@ -35,14 +44,48 @@ class Filter:
     refusals: dict[int, tuple[str, int]]
 
 
-@cache
-def load_profile(name: str) -> Profile:
-    """The profile shipped as profiles/<name>.json.
+@lru_cache(_MAX_FILTERS)
+def load_profile(choice: str) -> Profile:
+    """The profile shipped as profiles/<choice>.json, or the one that `choice` is: JSON text, as `encode_filter` gives.
 
     Raises:
         FileNotFoundError: there is none of that name.
+        FilterInvalid: the text is no profile.
     """
-    return read_profile(json.loads((_PROFILES / f"{name}.json").read_text("utf-8")), call_names())
+    if choice.startswith("{"):
+        return _own_profile(choice)
+    return read_profile(json.loads((_PROFILES / f"{choice}.json").read_text("utf-8")), call_names())
+
+
+def encode_filter(value: object) -> str:
+    """A profile of the caller's own, decoded JSON in the form of the shipped ones, as text for `SandboxSpec.seccomp`.
+
+    Raises:
+        FilterInvalid: with the path of the value that is wrong.
+    """
+    text = json.dumps(value, separators=(",", ":"))
+    load_profile(text)
+    return text
+
+
+def _own_profile(text: str) -> Profile:
+    """The profile in `text`, if a worker could be started under it with any variant."""
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_FILTER_BYTES:
+        raise FilterInvalid((), f"is larger than {MAX_FILTER_BYTES} bytes")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise FilterInvalid((), "is not JSON") from None
+    profile = read_profile(value, call_names())
+    for call in sorted(START_CALLS):
+        if profile.rules.get(call) != ALLOW:
+            raise FilterInvalid(("allow",), f"{call} is missing, without which no program can be started")
+    try:
+        for machine in bpf.ARCHITECTURES:
+            compile_profile(varied(profile, frozenset(overlays())), machine)
+    except bpf.ProgramTooLong as error:
+        raise FilterInvalid((), f"comes to {error}") from None
+    return profile
 
 
 @cache
@@ -79,7 +122,7 @@ def compile_named(name: str, machine: str, variants: frozenset[str] = frozenset(
 
 @lru_cache(_MAX_FILTERS)
 def filter_for(choice: str, machine: str, variants: frozenset[str]) -> Filter:
-    """The filter of a shipped profile; raises as `compile_named` does."""
+    """The filter of a profile with variants; raises as `load_profile` and `varied` do."""
     profile = varied(load_profile(choice), variants)
     plain, counting = compile_profile(profile, machine), compile_profile(counted(profile), machine)
     return Filter(plain, counting, refusals(profile, machine))

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal, cast
 
+from sandbox import seccomp
 from sandbox.errors import SpecInvalid
 from sandbox.layers import LAYERS
 
@@ -114,7 +115,8 @@ class SandboxSpec:
 
     `data`, with or without `data_size_bytes`, is what `Volume` has as its source and size; it appears as /data. `cwd`
     is a path inside. `network` is nothing, or with "proxy" one listening socket on the worker's own loopback, which
-    arrives with `Spawned` (see `egress`).
+    arrives with `Spawned` (see `egress`). `seccomp` names a shipped profile of system calls, or is one as JSON text
+    (`encode_filter`).
     """
 
     name: str
@@ -142,8 +144,7 @@ class SandboxSpec:
             raise SpecInvalid("data_size_bytes without data bounds nothing")
         if self.network not in {"none", "proxy"}:
             raise SpecInvalid(f"network {self.network!r} is not known; allowed: none, proxy")
-        if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", self.seccomp):
-            raise SpecInvalid(f"seccomp profile name {self.seccomp!r} is not a-z, 0-9 and hyphens")
+        _check_seccomp(self.seccomp)
         for title, layers in (("require", self.require), ("disable", self.disable)):
             if unknown := sorted(layers - set(LAYERS)):
                 raise SpecInvalid(f"{title} names unknown layers: {', '.join(unknown)}")
@@ -213,6 +214,18 @@ class SandboxSpec:
             raise SpecInvalid(
                 f"the specification does not have the expected form: {type(error).__name__}"
             ) from None
+
+
+def _check_seccomp(choice: str) -> None:
+    if not isinstance(choice, str):
+        raise SpecInvalid("seccomp is neither the name of a profile nor one as text")
+    if choice.startswith("{"):
+        seccomp.load_profile(choice)
+    elif choice not in seccomp.SHIPPED:
+        allowed = ", ".join(seccomp.SHIPPED)
+        raise SpecInvalid(
+            f"seccomp profile {choice[:64]!r} is not known; allowed: {allowed}, or a profile as text"
+        )
 
 
 def _check_argv(argv: tuple[str, ...]) -> None:
