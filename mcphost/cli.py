@@ -121,6 +121,7 @@ def _described(plan: "Plan", held: str) -> str:
         lines.append(f"  env    {', '.join(key for key, _ in sandbox.env)}")
         lines.extend(f"  {'writes' if each.writable else 'reads '} {each.source}" for each in sandbox.mounts)
         lines.append(f"  egress {_egress(server)}")
+        lines.append(f"  calls  of the list {sandbox.syscalls}")
         lines.extend(f"  tmpfs  {each.target} ({each.size_bytes} bytes)" for each in sandbox.tmpfs)
         lines.extend(_kept(server, held))
         lines.append(

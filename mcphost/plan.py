@@ -12,7 +12,7 @@ from typing import Final, Literal
 from mcphost.decisions.admission import Limits
 from mcphost.decisions.ratelimit import Rate
 from mcphost.decisions.restart import RestartPolicy
-from mcphost.policy import Policy, Program, ResolvedProfile, Secret, Server, interpolate
+from mcphost.policy import Policy, Program, ResolvedProfile, Secret, Server, SyscallList, interpolate
 from mcphost.policy import Tenant as PolicyTenant
 from mcphost.workers.settings import SHARED, Expectation, Timeouts
 from sandbox import DATA_TARGET, EGRESS_HOST, EGRESS_PORT, Egress, Mount, SandboxSpec, Tmpfs, Volume
@@ -83,7 +83,7 @@ class SandboxTemplate:
     mounts: tuple[Mount, ...]
     tmpfs: tuple[Tmpfs, ...]
     limits: SandboxLimits
-    syscalls: str
+    syscalls: SyscallList
     require: frozenset[str]
     network: Literal["none", "proxy"]
 
@@ -105,7 +105,7 @@ class SandboxTemplate:
                 if each is not data
             ),
             limits=self.limits,
-            seccomp=self.syscalls,
+            seccomp=self.syscalls.profile,
             network=self.network,
             require=self.require,
         )

@@ -34,6 +34,8 @@ from sandbox.features import Features, probe, probe_sizes, unmet
 from sandbox.layers import LAYERS, LayerStatus
 from sandbox.messages import Denied, Event, Exited, KillReason, Spawned, SpawnFailed
 from sandbox.oneshot import Finished, run
+from sandbox.seccomp import MAX_FILTER_BYTES, encode_filter
+from sandbox.seccomp import SHIPPED as FILTERS
 from sandbox.spawner import Spawner
 from sandbox.spec import DATA_TARGET, MIN_VOLUME_BYTES, Limits, Mount, SandboxSpec, Tmpfs, Volume
 from sandbox.tls_hello import UNRECOGNIZED_NAME, ClientHello, HelloReader, HelloRefused, name_refusal
@@ -42,9 +44,11 @@ __all__ = [
     "DATA_TARGET",
     "EGRESS_HOST",
     "EGRESS_PORT",
+    "FILTERS",
     "LAYERS",
     "MAX_EGRESS_NETWORKS",
     "MAX_EGRESS_RULES",
+    "MAX_FILTER_BYTES",
     "MIN_VOLUME_BYTES",
     "UNRECOGNIZED_NAME",
     "Ability",
@@ -85,6 +89,7 @@ __all__ = [
     "address_of",
     "answer",
     "diagnose",
+    "encode_filter",
     "name_refusal",
     "parse_network",
     "parse_rule",

@@ -36,17 +36,28 @@ class SpecInvalid(SandboxError):
 
 
 class FilterInvalid(SpecInvalid):
-    """A profile of system calls is wrong at `path`, keys and indices from its top; `suggestion` is the nearest name."""
+    """A profile of system calls is wrong at `path`, keys and indices from its top.
+
+    `suggestion` is the nearest name; with `on_key` the last key of the path is meant and not its value.
+    """
 
     code = "sandbox-filter-invalid"
 
-    def __init__(self, path: tuple[str | int, ...], problem: str, *, suggestion: str | None = None) -> None:
+    def __init__(
+        self,
+        path: tuple[str | int, ...],
+        problem: str,
+        *,
+        suggestion: str | None = None,
+        on_key: bool = False,
+    ) -> None:
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
         did_you_mean = f"; did you mean {suggestion}?" if suggestion else ""
         super().__init__(f"{place or 'the profile'}: {problem}{did_you_mean}")
         self.path = path
         self.problem = problem
         self.suggestion = suggestion
+        self.on_key = on_key
 
 
 class SandboxUnsupported(SandboxError):

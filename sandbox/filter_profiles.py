@@ -72,7 +72,7 @@ def read_profile(value: object, calls: frozenset[str]) -> Profile:
     rules: dict[str, Rule] = dict.fromkeys(_calls(fields["allow"], ("allow",), calls), ALLOW)
     for call, word in _object(fields.get("answer", {}), ("answer",)).items():
         _once(call, rules, ("answer", call))
-        rules[_call(call, ("answer", call), calls)] = _answer(word, ("answer", call))
+        rules[_call(call, ("answer", call), calls, on_key=True)] = _answer(word, ("answer", call))
     rules |= _conditions(fields.get("conditions", []), ("conditions",), calls, rules)
     return Profile(
         _text(fields["name"], ("name",)),
@@ -212,9 +212,9 @@ def _calls(value: object, path: Path, calls: frozenset[str]) -> list[str]:
     return found
 
 
-def _call(value: object, path: Path, calls: frozenset[str]) -> str:
+def _call(value: object, path: Path, calls: frozenset[str], *, on_key: bool = False) -> str:
     if not isinstance(value, str) or value not in calls:
-        raise _unknown(value, path, "no system call has this name", calls)
+        raise _unknown(value, path, "no system call has this name", calls, on_key=on_key)
     return value
 
 
@@ -231,7 +231,7 @@ def _object(
     fields = cast("dict[str, object]", value)
     for key in fields if known is not None else ():
         if key not in cast("set[str]", known):
-            raise _unknown(key, (*path, key), "no key has this name", cast("set[str]", known))
+            raise _unknown(key, (*path, key), "no key has this name", cast("set[str]", known), on_key=True)
     for key in sorted(set(needed) - fields.keys()):
         raise FilterInvalid((*path, key), "is required")
     return fields
@@ -249,6 +249,8 @@ def _text(value: object, path: Path) -> str:
     return value
 
 
-def _unknown(word: object, path: Path, problem: str, known: Iterable[str]) -> FilterInvalid:
+def _unknown(
+    word: object, path: Path, problem: str, known: Iterable[str], *, on_key: bool = False
+) -> FilterInvalid:
     near = difflib.get_close_matches(word, list(known), n=1) if isinstance(word, str) else []
-    return FilterInvalid(path, problem, suggestion=near[0] if near else None)
+    return FilterInvalid(path, problem, suggestion=near[0] if near else None, on_key=on_key)

@@ -18,6 +18,7 @@ from mcphost.policy.runtime_settings import LogSettings, RuntimeLimits, RuntimeS
 from mcphost.policy.schema import json_schema
 from mcphost.policy.secrets import Secret, SecretRef, interpolate, secret_names
 from mcphost.policy.servers import Backoff, Expectation, RestartSettings, Server, Timeouts
+from mcphost.policy.syscall_lists import SyscallList
 from mcphost.policy.tenants import Tenant, TenantLimits, Token
 from mcphost.policy.units import Rate
 
@@ -42,6 +43,7 @@ __all__ = [
     "Secret",
     "SecretRef",
     "Server",
+    "SyscallList",
     "Tenant",
     "TenantLimits",
     "Timeouts",

@@ -13,6 +13,7 @@ from mcphost.policy.files import NotText, Unreadable, decode, read_bounded
 from mcphost.policy.models import Loading, Policy
 from mcphost.policy.places import KeyPath, Place, Places
 from mcphost.policy.problems import translate
+from mcphost.policy.syscall_lists import read_syscall_lists
 from mcphost.policy.unsupported import refuse_later_keys
 from mcphost.policy.yamltext import read_yaml
 
@@ -53,6 +54,7 @@ def loads(text: str, *, file: str) -> Policy:
     add_included(document)
     servers = settle_entries(document)
     refuse_later_keys(document)
+    read_syscall_lists(document)
     document.refuse_nothing(_NULLABLE)
     profiles = document.tree.get("profiles")
     loading = Loading(Declared(frozenset(profiles if isinstance(profiles, dict) else ()), servers))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from types import MappingProxyType
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -23,6 +23,7 @@ from pydantic import (
 
 from mcphost.policy.faults import Fault
 from mcphost.policy.fields import AbsolutePath, Items, Model, PlainName
+from mcphost.policy.syscall_lists import DEFAULT_SYSCALLS, SyscallList, Syscalls
 from mcphost.policy.units import ByteSize, CpuMillis, at_least
 from sandbox import (
     MAX_EGRESS_NETWORKS,
@@ -183,8 +184,8 @@ class Profile(Model):
     network: NetworkSettings = NetworkSettings()
     """What a worker can reach."""
 
-    syscalls: Literal["default"] | None = None
-    """The list of system calls that are let through. Built in: default."""
+    syscalls: Syscalls | None = None
+    """The system calls that are let through: default, strict, or the path of a list. Built in: default."""
 
     resources: ResourceSettings = ResourceSettings()
     """What a worker may use."""
@@ -200,7 +201,7 @@ class ResolvedProfile:
     tmpfs: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({"/tmp": 64 * 1024 * 1024}))  # noqa: S108 - inside the sandbox
     egress: tuple[EgressRule, ...] = ()
     allow_addresses: tuple[Network, ...] = ()
-    syscalls: Literal["default"] = "default"
+    syscalls: SyscallList = DEFAULT_SYSCALLS
     cpu_millis: int = 1000
     memory_bytes: int = 256 * 1024 * 1024
     pids: int = 64

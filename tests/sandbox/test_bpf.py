@@ -44,6 +44,7 @@ def near(rules) -> st.SearchStrategy[int]:
     return st.builds(lambda value, flip: value ^ flip, st.sampled_from(values), flips) | WORDS[64]
 
 
+@settings(max_examples=60)
 @given(data=st.data(), rules=RULES)
 def test_any_program_answers_as_its_rules_are_read(data, rules):
     for machine in MACHINES:
@@ -55,6 +56,7 @@ def test_any_program_answers_as_its_rules_are_read(data, rules):
             assert simulate(program, ARCHITECTURES[machine], number, arguments) == expected
 
 
+@settings(max_examples=40)
 @given(RULES)
 def test_every_jump_lands_inside_and_the_end_is_a_return(rules):
     program = list(struct.iter_unpack("=HBBI", bpf.program(rules, ERRNO, "x86_64")))

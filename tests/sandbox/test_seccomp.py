@@ -19,7 +19,14 @@ VARIANTS = [
     for names in itertools.combinations(sorted(seccomp.overlays()), size)
 ]
 EPERM, ENOSYS, EAFNOSUPPORT = (action(word) for word in ("EPERM", "ENOSYS", "EAFNOSUPPORT"))
-CASES = [(name, names, machine) for name in PROFILES for names in VARIANTS for machine in MACHINES]
+# What the variants do to each other is the same for every profile.
+CASES = [
+    (name, names, machine)
+    for name in PROFILES
+    for names in VARIANTS
+    for machine in MACHINES
+    if name == "default" or len(names) in {0, 1, len(seccomp.overlays())}
+]
 IDS = ["+".join([name, *sorted(names), machine]) for name, names, machine in CASES]
 
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_VSOCK = 1, 2, 10, 16, 40
