@@ -87,7 +87,10 @@ def compare(plan: Plan, diagnosis: Diagnosis, source: str) -> Report:
 
 def _wants(server: ServerPlan, sized: bool) -> tuple[Want, ...]:
     return wants_of(
-        server.sandbox.limits, syscalls=str(server.sandbox.syscalls), egress=server.egress is not None, sized=sized
+        server.sandbox.limits,
+        syscalls=str(server.sandbox.syscalls),
+        egress=server.egress is not None,
+        sized=sized,
     )
 
 

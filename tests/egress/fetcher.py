@@ -17,7 +17,11 @@ def fetch(url: str) -> str:
 def answer(method: str, params: dict) -> dict:
     if method == "initialize":
         info = {"name": "fetcher", "version": "1"}
-        return {"protocolVersion": params["protocolVersion"], "capabilities": {"tools": {}}, "serverInfo": info}
+        return {
+            "protocolVersion": params["protocolVersion"],
+            "capabilities": {"tools": {}},
+            "serverInfo": info,
+        }
     if method == "tools/list":
         return {"tools": [{"name": "fetch", "inputSchema": {"type": "object"}}]}
     if method == "tools/call":

@@ -32,7 +32,7 @@ def problems_of(tmp_path, text: str) -> list[str]:
 
 def spec_of(policy):
     plan = compile_plan(policy, {"a": Program("/a", ("/a",), (), ())})
-    return plan.servers["a"].sandbox.fill("a", {}, None)
+    return plan.servers["a"].sandbox.fill("a", {}, ())
 
 
 @pytest.mark.parametrize("name", ["default", "strict"])
