@@ -1,8 +1,8 @@
 """Confinement of untrusted processes with what the Linux kernel offers, and nothing but the standard library.
 
-`probe()` says what this machine and user can apply, `diagnose()` also why not more and what to do about it; `Spawner` starts confined workers and reports what is in force for
-each, as read back from the kernel; `run()` is the small blocking way for one program. Nothing here imports an event
-loop: watch `Spawner.fileno()` and call `receive()`.
+`probe()` says what this machine and user can apply, `diagnose()` also why not more and what to do about it; `Spawner`
+starts confined workers and reports what is in force for each, as read back from the kernel; `run()` is the small
+blocking way for one program. Nothing here imports an event loop: watch `Spawner.fileno()` and call `receive()`.
 """
 
 from sandbox.connect_request import ConnectReader, ConnectRefused, ConnectRequest, answer
