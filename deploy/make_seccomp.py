@@ -40,7 +40,7 @@ def profile() -> dict[str, object]:
     """The filter in the form of the OCI runtime specification (config-linux.md, Seccomp), which every engine reads."""
     default = json.loads((PROFILES / "default.json").read_text("utf-8"))
     variants = json.loads((PROFILES / "variants.json").read_text("utf-8"))
-    workers = {*default["allow"], *default["answer"], *(each["call"] for each in default["conditions"])}
+    workers = {*default["allow"], *(each["call"] for each in default["conditions"])}
     workers |= {call for variant in variants.values() for call in variant.get("allow", ())}
     workers -= {*_CONDITIONAL, *NAMESPACES}
     beside = set(BESIDE) - workers
