@@ -17,6 +17,7 @@ import anyio
 import anyio.from_thread
 from anyio.lowlevel import current_token
 
+from mcphost.workers.wires import INCOMING_KERNEL_BYTES, bound_buffers
 from sandbox import Address, Egress, address_of
 
 # More addresses than this are not looked at; a name with so many does not need them all.
@@ -173,6 +174,7 @@ async def _connect(address: Address, port: int) -> socket.socket:
     with ExitStack() as undo:
         made = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
         made.setblocking(False)
+        bound_buffers(made, incoming=INCOMING_KERNEL_BYTES)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         number = made.connect_ex((str(address), port))
         if number == errno.EINPROGRESS:

@@ -24,7 +24,7 @@ from mcphost.telemetry.logs import logger
 from mcphost.telemetry.metrics import Metrics
 from mcphost.workers.dialing import AddressRefused, Dialer, dial
 from mcphost.workers.lifetime import background_tasks
-from mcphost.workers.wires import Wire
+from mcphost.workers.wires import Wire, bound_buffers
 from sandbox import (
     UNRECOGNIZED_NAME,
     Address,
@@ -59,7 +59,7 @@ SHORT_SECONDS: Final = 0.1
 class Bounds:
     """What one worker may use of the proxy. Seconds are those of one step, `idle` those without a byte either way."""
 
-    connections: int = 64  # each is two descriptors and at most two pieces of memory
+    connections: int = 64  # each is two descriptors, two pieces of memory and at most 2 MiB of the kernel's
     pace: Rate = PACE
     head_seconds: float = 10.0
     lookup_seconds: float = 10.0
@@ -108,6 +108,7 @@ class EgressProxy:
         """`labels` are the server and the tenant, for logs and metrics."""
         self._listener = socket.socket(fileno=listener)
         self._listener.setblocking(False)
+        bound_buffers(self._listener)  # every accepted socket has them from here
         self._dialer = dialer
         self._egress = egress
         self._labels = labels

@@ -12,6 +12,17 @@ PIECE_BYTES: Final = 64 * 1024
 # What a client that was refused may still have sent; it is read so that the kernel does not throw our answer away
 # with it (RFC 9112, section 9.6).
 LINGER_BYTES: Final = 64 * 1024
+# What the kernel may hold in one direction of one end; it takes twice as much with its own bookkeeping (socket(7)). Left
+# to itself it would go up to several megabytes (tcp(7), tcp_rmem, tcp_wmem), none of which counts for the worker.
+KERNEL_BYTES: Final = 128 * 1024
+# The direction that workers mostly wait for, over the longer way: 10 MB/s at 50 ms.
+INCOMING_KERNEL_BYTES: Final = 512 * 1024
+
+
+def bound_buffers(one: socket.socket, *, incoming: int = KERNEL_BYTES) -> None:
+    """Bound what the kernel holds for a socket; before it connects, or the window is no longer agreed on."""
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, incoming)
 
 
 class Wire:
