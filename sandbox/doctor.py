@@ -6,6 +6,7 @@
 import tempfile
 import textwrap
 from collections.abc import Iterable
+from contextlib import suppress
 
 from sandbox import _apart, _facts
 from sandbox.diagnosis import Ability, Diagnosis, Finding, judge
@@ -24,15 +25,14 @@ def diagnose(features: Features | None = None, directory: str | None = None) -> 
     `features` is what a probe or a fork server already found; without it a trial is made. `directory` is where volumes
     would lie, the temporary one by default; a small file is made there for a moment.
 
-    Where the trial itself cannot be made, every layer is absent for that reason.
-
-    Raises:
-        SpawnerGone: not even a process of our own could run.
+    Where the trial itself cannot be made, every layer is absent for that reason. Raises nothing: what cannot be looked
+    at is told as missing.
     """
     found = _tried() if features is None else features
     facts = _facts.gather()
-    attempts = _apart.ask("_attempts", "1" if facts.process.may_administer else "0")
-    facts = _facts.with_attempts(facts, Attempts.from_wire(attempts))
+    with suppress(SpawnerGone):
+        answers = _apart.ask("_attempts", "1" if facts.process.may_administer else "0")
+        facts = _facts.with_attempts(facts, Attempts.from_wire(answers))
     return judge(found, facts, _sizes(directory))
 
 

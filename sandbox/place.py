@@ -222,8 +222,11 @@ def _reached(point: str, root: str, onto: Mapping[tuple[str, str], str]) -> str:
     current = root
     for count in range(len(names) + 1):
         prefix = "/" + "/".join(names[:count])
-        while (current, prefix) in onto:
-            current = onto[current, prefix]
+        for _ in onto:  # as many mounts may lie on top of each other, and a list that goes in circles ends
+            above = onto.get((current, prefix))
+            if above is None:
+                break
+            current = above
     return current
 
 

@@ -1,7 +1,9 @@
 """For every layer that is missing there is a reason and a remedy, and the remedy is that of the place."""
 
 import errno
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -210,3 +212,15 @@ def test_there_are_words_for_every_obstacle_in_every_place(obstacle, kind):
     text = remedy(obstacle, Place(kind, "", "x.service"), layer="rootfs", needs="5.12")
     assert text[0].isupper() or text.startswith("sysctl")
     assert "{unit}" not in text + remedy(obstacle, Place(kind, "", "x.service"), layer="", needs="")
+
+
+def test_every_file_that_a_remedy_points_to_is_shipped():
+    root = Path(__file__).parents[2]
+    texts = " ".join(
+        remedy(obstacle, Place(kind, "", "x.service"), layer="rootfs", needs="5.12")
+        for obstacle in get_args(Obstacle)
+        for kind in get_args(Kind)
+    )
+    files = {word.rstrip(".") for word in re.findall(r"deploy/[\w./-]+", texts)}
+    assert {"deploy/seccomp.json", "deploy/apparmor-mcphost", "deploy/mcphost.service"} <= files
+    assert [file for file in files if not (root / file).exists()] == []

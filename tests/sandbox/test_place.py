@@ -3,6 +3,8 @@
 from dataclasses import fields
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sandbox.place import (
     FIRST_PID_NAMESPACE,
@@ -84,3 +86,17 @@ def test_mounts_are_read_as_the_kernel_lists_them():
     covered = MOUNTINFO + "40 31 0:60 / /sys/fs/cgroup rw - tmpfs none rw"
     assert groups_mounted(covered) == (0, False)
     assert (root_kind(""), proc_covers(""), groups_mounted("")) == (None, (), (0, False))
+
+
+NUMBERS, POINTS = st.sampled_from("123"), st.sampled_from(["/", "/proc", "/proc/sys", "/sys/fs/cgroup"])
+LINES = st.builds(
+    "{} {} 0:1 / {} rw - {} none rw".format, NUMBERS, NUMBERS, POINTS, st.sampled_from(["proc", "cgroup"])
+)
+
+
+@given(st.one_of(st.text(), st.lists(st.one_of(LINES, st.text())).map("\n".join)))
+def test_any_text_for_a_list_of_mounts_gives_an_answer(text):
+    """Circles of mounts upon each other among them, which no kernel lists."""
+    root_kind(text)
+    proc_covers(text)
+    groups_mounted(text)
