@@ -185,7 +185,7 @@ def refuse_unenforceable(policy: Policy, features: Features) -> None:
         lines = "\n".join(f"  {each.layer}: {each.reason}" for each in missing)
         raise StartRefused(
             f"the policy requires isolation that cannot be enforced here:\n{lines}\n"
-            "Provide it, or take the layer out of `require`."
+            "Provide it (`mcphost doctor` says how, in this very place), or take the layer out of `require`."
         )
 
 
