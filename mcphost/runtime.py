@@ -63,6 +63,7 @@ from mcphost.workers.keeping import make_kept, make_state
 from mcphost.workers.pool import Pool
 from mcphost.workers.process import Launcher
 from mcphost.workers.settings import SHARED, ServerSettings
+from mcphost.workers.spares import SpareLane
 from mcphost.workers.supervisor import Surroundings
 from sandbox import (
     Diagnosis,
@@ -297,9 +298,8 @@ class Runtime(anyio.AsyncContextManagerMixin):
         async with Launcher.open("mcphost") as launcher:
             refuse_unenforceable(self._policy, launcher.features)
             self._features = launcher.features
-            around = Surroundings(
-                launcher, self.metrics, INFO, anyio.Semaphore(self._policy.runtime.start_concurrency)
-            )
+            starts = anyio.Semaphore(self._policy.runtime.start_concurrency)
+            around = Surroundings(launcher, self.metrics, INFO, starts, SpareLane(starts))
             settings = {
                 name: _settings(server, resolved.secrets, self._policy.runtime.state_dir)
                 for name, server in plan.servers.items()
@@ -383,5 +383,6 @@ def _settings(
         expect=server.expect,
         concurrency=server.server.concurrency,
         message_bytes=server.message_bytes,
+        warm=server.server.warm,
         egress=server.egress,
     )

@@ -24,6 +24,8 @@ from mcphost.policy.volumes import DataSettings, Volume, disagreements
 
 # More than anybody reviews, and well below what one start can carry.
 MAX_VOLUMES = 32
+# Each is a process with its memory; more would be a second fleet that does nothing.
+MAX_WARM = 64
 
 _VARIABLE = re.compile(r"\$\{(?:secret|env|input|userHome|workspaceFolder)\b")
 
@@ -156,6 +158,9 @@ class Server(Model):
 
     data: DataSettings = DataSettings()
     """The data directory of each tenant's worker."""
+
+    warm: Annotated[int, Field(ge=0, le=MAX_WARM)] = 0
+    """Processes that are started ahead of need and not yet spoken to, for each worker."""
 
     @property
     def secrets(self) -> frozenset[str]:

@@ -26,7 +26,6 @@ LATER: tuple[Later, ...] = (
     Later(("audit",)),
     Later(("tests",)),
     Later(("mcpServers", "*", "spawn")),
-    Later(("mcpServers", "*", "warm")),
     Later(("mcpServers", "*", "replicas")),
     Later(("mcpServers", "*", "idle")),
     Later(("mcpServers", "*", "retry")),

@@ -89,6 +89,10 @@ class Metrics:
             "mcphost_worker_layer", "1 for the state in which a layer of a running worker is.",
             ["server", "tenant", "layer", "state"], registry=self.registry,
         )  # fmt: skip
+        self._spares = Gauge(
+            "mcphost_spare_workers", "Processes that wait to become a worker.", ["server", "tenant"],
+            registry=self.registry,
+        )  # fmt: skip
         self._sessions = Gauge(
             "mcphost_sessions", "Open legacy sessions.", ["tenant"], registry=self.registry
         )
@@ -149,6 +153,10 @@ class Metrics:
         """Move a worker set from one state to another."""
         self._states.labels(server, tenant, old).set(0)
         self._states.labels(server, tenant, new).set(1)
+
+    def spare_workers(self, server: str, tenant: str, count: int) -> None:
+        """Show how many spares of a worker set wait."""
+        self._spares.labels(server, tenant).set(count)
 
     def worker_layers(self, server: str, tenant: str, layers: Mapping[str, str]) -> None:
         """Show a running worker's layers, each with its state, in place of those shown before; none when it ended."""

@@ -85,6 +85,7 @@ def _shown(workers: WorkerSet) -> dict[str, object]:
         "tenant": workers.identity.tenant or None,
         "state": workers.state,
         "trouble": workers.trouble or None,
+        "spares": len(workers.spares),
     }
     worker = workers.worker
     if worker is not None:

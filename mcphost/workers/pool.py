@@ -44,8 +44,13 @@ class Pool:
         return found
 
     def start_eager(self, tenants_of: Mapping[str, Iterable[str]]) -> None:
-        """Begin to start what is to run from the beginning; `tenants_of` names each server's tenants."""
+        """Begin to start what is to run from the beginning; `tenants_of` names each server's tenants.
+
+        Spares of a shared server wait from now on, too; those of a tenant from its first use of the server.
+        """
         for name, settings in self.servers.items():
+            if settings.warm and settings.scope == "shared":
+                self.find(name, SHARED)
             if settings.start == "eager":
                 for tenant in [SHARED] if settings.scope == "shared" else tenants_of[name]:
                     found = self.find(name, tenant)

@@ -124,6 +124,10 @@ class Process:
         if self.ended is None:
             self._launcher.kill(self.worker_id, reason)
 
+    def close_pipes(self) -> None:
+        """Close the three descriptors, where nobody else has taken them over. Once."""
+        _close((self.stdin, self.stdout, self.stderr))
+
     def set_ended(self, ended: Ended) -> None:
         """Called by the launcher, once."""
         self.ended = ended

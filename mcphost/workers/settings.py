@@ -53,6 +53,7 @@ class ServerSettings:
     concurrency: int
     message_bytes: int
     egress: Egress | None = None
+    warm: int = 0  # processes kept ahead of need
 
     def tenant_of(self, tenant: str) -> str:
         """Whose worker a tenant's call goes to."""

@@ -21,6 +21,7 @@ from mcphost.telemetry.metrics import Metrics
 from mcphost.workers.lifetime import background_tasks
 from mcphost.workers.process import Launcher
 from mcphost.workers.settings import ServerSettings
+from mcphost.workers.spares import SpareLane, Spares
 from mcphost.workers.worker import LAST_WORDS_SECONDS, Identity, Worker
 
 State = Literal["starting", "ready", "draining", "stopping", "stopped", "backoff", "failed"]
@@ -41,6 +42,7 @@ class Surroundings:
     metrics: Metrics
     client_info: Raw
     starts: anyio.Semaphore  # how many workers may be starting at once
+    lane: SpareLane
 
 
 class WorkerSet:
@@ -59,20 +61,28 @@ class WorkerSet:
         self.state: State = "stopped"
         self.trouble = ""
         self.worker: Worker | None = None
+        self.spares = Spares(self.identity, settings, around.launcher, around.metrics, around.lane)
 
     def __repr__(self) -> str:
         return f"<WorkerSet {self.identity.server}/{self.identity.tenant} {self.state}>"
 
     async def run(self) -> None:
         """Serve until cancelled, then leave no worker behind."""
-        try:
-            while self.state != "failed":
-                await self._wanted.wait()
-                await self._serve_guarded()
-            await anyio.sleep_forever()
-        finally:
-            with anyio.CancelScope(shield=True):  # every wait inside is bounded
-                await self._stop()
+        async with background_tasks() as tasks:
+            tasks.start_soon(self.spares.run, self._at_rest)
+            try:
+                while self.state != "failed":
+                    await self._wanted.wait()
+                    await self._serve_guarded()
+                await self.spares.clear()
+                await anyio.sleep_forever()
+            finally:
+                with anyio.CancelScope(shield=True):  # every wait inside is bounded
+                    await self._stop()
+
+    def _at_rest(self) -> bool:
+        """Whether there is a worker, or nobody wants one: then is the time for spares."""
+        return self.state == "ready" or (self.state == "stopped" and not self._wanted.is_set())
 
     def want(self) -> None:
         """Have a worker started if there is none."""
@@ -133,12 +143,14 @@ class WorkerSet:
         started_at = anyio.current_time()
         try:
             async with _turn(self._around.starts):
+                spare = self.spares.claim()
                 self.worker = await Worker.start(
                     self.identity,
                     self.settings,
                     self._around.launcher,
                     client_info=self._around.client_info,
                     metrics=self._around.metrics,
+                    prepared=spare,
                 )
         except McpHostError as error:
             self._around.metrics.worker_started(*self._labels, error.reason)
@@ -150,7 +162,15 @@ class WorkerSet:
         self._around.metrics.worker_layers(*self._labels, layers)
         seconds = round(anyio.current_time() - started_at, 3)
         facts = self.worker.facts
-        logger().info("worker_ready", **self._keys, era=facts.era, pid=self.worker.pid, seconds=seconds)
+        logger().info(
+            "worker_ready",
+            **self._keys,
+            era=facts.era,
+            pid=self.worker.pid,
+            seconds=seconds,
+            spare=spare is not None,
+        )
+        self.spares.renew()
         self._enter("ready")
         why = await self.worker.wait_lost()
         self.trouble = why
@@ -159,7 +179,7 @@ class WorkerSet:
         if ended.blameless:
             logger().warning("worker_ended", **self._keys, why=ended.why)
             return
-        await self._after_end(ended.why, failed=ended.failed)
+        await self._after_end(ended.why, failed=ended.failed, was_ready=True)
 
     async def _end_lost(self, worker: Worker, why: str) -> "_End":
         """See a lost worker's process to its end; one that does not end by itself is killed."""
@@ -169,13 +189,15 @@ class WorkerSet:
         self._let_go()
         return _End(why, failed=ended.failed, blameless=ended.reason == "lost")
 
-    async def _after_end(self, why: str, *, failed: bool) -> None:
+    async def _after_end(self, why: str, *, failed: bool, was_ready: bool = False) -> None:
         self.trouble = why
         # Spreads restarts; nothing secret depends on it.
         jitter = random.random()  # noqa: S311
         verdict = self._budget.ended(now=anyio.current_time(), failed=failed, why=why, jitter=jitter)
         match verdict:
             case Again(wait):
+                if was_ready and len(self.spares):
+                    wait = 0.0  # it is counted all the same, and none is made anew before a worker is ready
                 self._resume_at = anyio.current_time() + wait
                 logger().warning("worker_ended", **self._keys, why=why, restart_in=round(wait, 3))
                 self._enter("backoff")
@@ -206,6 +228,7 @@ class WorkerSet:
     def _enter(self, state: State) -> None:
         self._around.metrics.worker_state(*self._labels, old=self.state, new=state)
         self.state = state
+        self.spares.wake()
         self._changed.set()
         self._changed = anyio.Event()
 

@@ -84,33 +84,77 @@ class Worker:
         *,
         client_info: Raw,
         metrics: Metrics,
+        prepared: "Worker | None" = None,
     ) -> "Worker":
-        """Spawn, shake hands, check what is expected. Nothing is left behind on failure or cancellation.
+        """Spawn, or take a `prepared` one, shake hands, check what is expected.
+
+        Nothing is left behind on failure or cancellation.
 
         Raises:
             StartFailed: with the reason.
         """
-        worker = cls(identity, settings, metrics)
+        worker = cls(identity, settings, metrics) if prepared is None else prepared
+        await worker.get_ready(launcher if prepared is None else None, client_info)
+        return worker
+
+    async def get_ready(self, launcher: Launcher | None, client_info: Raw) -> None:
+        """What `start` does; without a launcher the process is there already.
+
+        Raises:
+            StartFailed: with the reason.
+        """
         try:
-            with anyio.fail_after(settings.timeouts.start) as deadline:
-                await worker._spawn(launcher, client_info)
+            with anyio.fail_after(self._settings.timeouts.start) as deadline:
+                if launcher is not None:
+                    await self._spawn(launcher)
+                await self._connect(client_info)
                 try:
-                    await worker._shake_hands()
-                    await worker._check()
+                    await self._shake_hands()
+                    await self._check()
                 except McpHostError:
-                    await worker._discard("protocol")
+                    await self._discard("protocol")
                     raise
                 except BaseException:
                     # Cancelled: by the deadline above, or because the runtime stops.
-                    await worker._discard("timeout" if _passed(deadline) else "killed")
+                    await self._discard("timeout" if _passed(deadline) else "killed")
                     raise
         except TimeoutError:
-            raise StartFailed(worker._told(f"not ready within {settings.timeouts.start:g} s")) from None
+            raise StartFailed(self._told(f"not ready within {self._settings.timeouts.start:g} s")) from None
         except (SandboxError, OSError) as error:
             raise StartFailed(f"could not be started: {error}") from None
         except McpHostError as error:
-            raise StartFailed(worker._told(str(error))) from None
+            raise StartFailed(self._told(str(error))) from None
+
+    @classmethod
+    async def prepare(
+        cls, identity: Identity, settings: ServerSettings, launcher: Launcher, *, metrics: Metrics
+    ) -> "Worker":
+        """Spawn only: the program runs and is not spoken to, until `start` or `discard`.
+
+        Raises:
+            StartFailed: with the reason; nothing is left behind.
+        """
+        worker = cls(identity, settings, metrics)
+        try:
+            with anyio.fail_after(settings.timeouts.start):
+                await worker._spawn(launcher)
+        except TimeoutError:
+            raise StartFailed(f"did not run within {settings.timeouts.start:g} s") from None
+        except (SandboxError, OSError) as error:
+            raise StartFailed(f"could not be started: {error}") from None
         return worker
+
+    async def discard(self) -> None:
+        """End one that was prepared and never started. Bounded, and not cut short by cancellation."""
+        self._process.kill()
+        with anyio.CancelScope(shield=True), anyio.move_on_after(KILL_SECONDS):
+            self._report(await self._process.wait_ended())
+        self._process.close_pipes()
+
+    @property
+    def runs(self) -> bool:
+        """Whether its process has not ended."""
+        return self._process.ended is None
 
     @property
     def pid(self) -> int:
@@ -221,9 +265,7 @@ class Worker:
             )
         return ended
 
-    async def _spawn(self, launcher: Launcher, client_info: Raw) -> None:
-        self._client_info = client_info
-        machine: Upstream[InFlight] = Upstream(era=self._settings.era, client_info=client_info)
+    async def _spawn(self, launcher: Launcher) -> None:
         # In a thread, for it makes directories.
         spec = await anyio.to_thread.run_sync(self._settings.sandbox, self.identity.tenant)
         self._process = await launcher.start(spec, self._on_denied)
@@ -232,6 +274,10 @@ class Worker:
                 partial(self._serve_egress, self._process, self._settings.egress),
                 f"egress of {self.identity}",
             )
+
+    async def _connect(self, client_info: Raw) -> None:
+        self._client_info = client_info
+        machine: Upstream[InFlight] = Upstream(era=self._settings.era, client_info=client_info)
         self._connection = Connection(
             machine,
             message_bytes=self._settings.message_bytes,
