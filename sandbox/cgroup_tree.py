@@ -13,7 +13,10 @@ _PAUSE_SECONDS = 0.005
 
 
 def open_driver(label: str) -> cgroups.Driver:
-    """The driver for this machine, opened. Version 2 where it has controllers, else version 1, else none."""
+    """The driver for this machine, opened. Version 2 where it has controllers, else version 1 where it has, else none.
+
+    Where both are mounted, each controller is in one of the trees only, and machines give all to the same.
+    """
     own_v2, own_v1 = cgroups_v2.own_place(), cgroups_v1.own_places()
     wanted = set(CONTROLLERS.values())
     driver: cgroups.Driver
@@ -21,6 +24,8 @@ def open_driver(label: str) -> cgroups.Driver:
         driver = cgroups_v2.V2Driver(own_v2)
     elif own_v1.keys() & wanted:
         driver = cgroups_v1.V1Driver(own_v1)
+    elif own_v2 is not None:
+        driver = cgroups_v2.V2Driver(own_v2)  # it says of each controller why it cannot be had
     else:
         driver = cgroups.NullDriver("no control groups are mounted here")
     driver.open(label)
@@ -38,6 +43,13 @@ def sweep(*, wait_seconds: float = 0.0) -> None:
         if time.monotonic() >= deadline:
             return
         time.sleep(_PAUSE_SECONDS)
+
+
+def restore() -> None:
+    """Put this process's own group back as it was found, where a spawner that was killed could not."""
+    own = cgroups_v2.own_place()
+    if own is not None:
+        cgroups_v2.undivide(own)
 
 
 def _stale() -> Iterator[Path]:

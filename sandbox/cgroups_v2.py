@@ -109,7 +109,7 @@ class V2Driver:
         offered = offers(self.own)
         for layer, controller in CONTROLLERS.items():
             if controller not in offered:
-                self.missing[layer] = f"the {controller} controller is not handed down to {self.own}"
+                self.missing[layer] = _not_offered(controller, self.own)
         self._controllers = offered & frozenset(CONTROLLERS.values())
         if not self._controllers:
             return
@@ -129,19 +129,20 @@ class V2Driver:
     def _hand_down(self) -> None:
         """Enable the controllers for groups inside the own one, which must hold no process while that is done.
 
-        Only this process and its parent, the runtime, are moved: a group shared with others is not ours to divide.
+        Only this process and its parent, the runtime, are moved, where they are in it: a group shared with others is
+        not ours to divide.
         """
         try:
             enable(self.own, self._controllers)
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise
-            ours = {os.getpid(), os.getppid()}
-            if set(GroupFiles(self.own).processes()) - ours:
+            inside = set(GroupFiles(self.own).processes())
+            if inside - {os.getpid(), os.getppid()}:
                 raise
             leaf = self.own / _LEAF
             leaf.mkdir(exist_ok=True)
-            for pid in ours:
+            for pid in inside:
                 (leaf / "cgroup.procs").write_bytes(str(pid).encode())
             enable(self.own, self._controllers)
 
@@ -165,6 +166,15 @@ class V2Driver:
 def offers(own: Path) -> frozenset[str]:
     """The controllers that `own` can hand down."""
     return frozenset(GroupFiles(own).words("cgroup.controllers"))
+
+
+def _not_offered(controller: str, own: Path) -> str:
+    if "threaded" in GroupFiles(own).words("cgroup.type"):
+        return f"{own} is threaded, which rules {controller} out; run in a domain group of its own"
+    return (
+        f"the {controller} controller is not handed down to {own}; have it enabled in the groups above "
+        "(systemd: Delegate=yes)"
+    )
 
 
 def enable(place: Path, controllers: frozenset[str]) -> None:

@@ -205,6 +205,7 @@ class Spawner:
         self._process.wait()
         os.close(self.pidfd)
         cgroup_tree.sweep(wait_seconds=_SWEEP_SECONDS)
+        cgroup_tree.restore()
 
     def _send(self, request: Request, descriptors: list[int]) -> None:
         packet = encode_request(request)
