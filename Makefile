@@ -22,7 +22,7 @@ SOURCES := pyproject.toml $(wildcard README.md LICENSE) \
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: install dev run test check fmt lint types imports cover bench chaos fuzz peers lock clean help
+.PHONY: install dev run test check fmt lint types imports cover vm bench chaos fuzz peers lock clean help
 
 install: .venv/.installed ## install the runtime into .venv, with pinned dependencies
 
@@ -57,6 +57,9 @@ cover: dev peers ## run the tests and report which lines and branches they reach
 	$(BIN)/coverage run $(BIN)/pytest $(T)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered
+
+vm: dev ## try the sandbox in a small machine that has control groups of version 2 only
+	cd tests && PYTHONPATH=.. ../$(BIN)/python -m vm
 
 bench: dev ## measure
 	$(BIN)/python -m benchmarks
