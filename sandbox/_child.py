@@ -19,7 +19,7 @@ import signal
 import socket
 from typing import NoReturn, cast
 
-from sandbox import _order, privileges, syscalls
+from sandbox import _order, _rehearsal, privileges, syscalls
 from sandbox._confine import FIRST_FREE_FD, StepFailed, Subject, run_steps
 from sandbox.denials import Denials
 from sandbox.spec import SandboxSpec
@@ -45,7 +45,8 @@ def main(subject: Subject, prepare: tuple[str, ...]) -> NoReturn:
         _drop_inherited((gate.fileno(), *subject.entries))
         run_steps(subject, prepare)
         worker, channel = _fork(subject)
-        _order.rehearse(subject.layers)
+        if subject.is_spare:
+            _rehearsal.as_spare()
         _wait_for_order(gate, channel)
         received = _order.receive(gate)
         if received is None:
@@ -202,7 +203,8 @@ def _be_worker(subject: Subject, channel: socket.socket) -> NoReturn:
         privileges.die_with_parent()
         channel = subject.init = _place(subject, channel)
         run_steps(subject, FORKED)
-        _order.rehearse(subject.layers)
+        if subject.is_spare:
+            _rehearsal.as_spare()
         received = _order.receive(channel)
         if received is None:
             os._exit(0)

@@ -12,8 +12,9 @@ from sandbox._order import Order, say_listening
 from sandbox.egress import EGRESS_HOST, EGRESS_PORT
 from sandbox.steps import filter_variants
 
-# What the fork server ignores, and every init with it; only the worker hears them again.
-_IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# What the fork server ignores, and every init with it; only the worker hears them again. The last two are those that
+# Python turns into exceptions.
+IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ)
 
 # Above the standard streams, the gate and the status pipe.
 FIRST_FREE_FD = 5
@@ -37,7 +38,7 @@ class Subject:
     """The process being confined. `order` is None until it has arrived.
 
     `site` is the directory over which its root is put together, `proc` its detached /proc, -1 without one; `parent` is
-    init, for the worker, and `init` its socket to it.
+    init, for the worker, and `init` its socket to it. `is_spare` says that no order is on its way yet.
     """
 
     gate: socket.socket
@@ -47,6 +48,7 @@ class Subject:
     order: Order | None = None
     proc: int = -1
     parent: int = 0
+    is_spare: bool = False
     init: socket.socket | None = None
     landlock_seen: str | None = None
     landlock_abi: int = 0
@@ -167,15 +169,8 @@ def _standard_streams(subject: Subject) -> None:
     syscalls.close_range(FIRST_FREE_FD)
 
 
-def _default_signals(_: Subject) -> None:
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, *_IGNORED_SIGNALS}:
-        if signal.getsignal(number) != signal.SIG_DFL:
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
-
-
 def _hear_signals(_: Subject) -> None:
-    for number in _IGNORED_SIGNALS:
+    for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
 
 
@@ -211,7 +206,6 @@ STEPS: dict[str, Callable[[Subject], None]] = {
     "die-with-spawner": _die_with_spawner,
     "adopt-orphans": lambda _: privileges.adopt_orphans(),
     "unshare": lambda subject: syscalls.unshare(namespaces.unshare_flags(subject.layers)),
-    "default-signals": _default_signals,
     "loopback-up": lambda _: namespaces.loopback_up(),
     "await-map": _await_map,
     "become-worker-user": lambda _: privileges.become(privileges.WORKER_ID, privileges.WORKER_ID),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from sandbox.rootfs import Source
-from sandbox.spec import Mount, SandboxSpec
+from sandbox.spec import SandboxSpec
 
 MAX_PACKET_BYTES = 256 * 1024
 _MAX_DESCRIPTORS = 80
@@ -46,18 +46,11 @@ class Order:
 
 def send(gate: socket.socket, order: Order) -> None:
     """Hand the order over; the sender's own descriptors stay its own. Raises `OSError`."""
-    socket.send_fds(gate, [_packet(order)], order.descriptors())
+    socket.send_fds(gate, [packet(order)], order.descriptors())
 
 
-def rehearse(layers: frozenset[str]) -> None:
-    """Read a made-up order, so that the pages written in reading one are this process's own before it waits for one."""
-    mounts = (Mount(source="/usr", target="/usr"),)
-    spec = SandboxSpec(name="rehearsal", argv=("x",), env=(("A", "b"),), mounts=mounts)
-    order = Order(spec, layers, ("a",), ("a",), ("a",), 0, (), -1, ())
-    _read(_packet(order), ())
-
-
-def _packet(order: Order) -> bytes:
+def packet(order: Order) -> bytes:
+    """The order as it travels, but for its descriptors."""
     message = {
         "spec": order.spec.to_wire(),
         "layers": sorted(order.layers),

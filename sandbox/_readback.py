@@ -5,7 +5,7 @@ import socket
 from dataclasses import dataclass
 from functools import cache
 
-from sandbox import namespaces, rlimits
+from sandbox import kernel_files, namespaces, rlimits
 from sandbox.cgroups import Group
 from sandbox.egress import EGRESS_HOST, EGRESS_PORT
 from sandbox.layers import LAYERS, NAMESPACE_LAYERS, LayerStatus
@@ -14,7 +14,6 @@ from sandbox.steps import Plan
 
 _CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 _SECCOMP_FILTER = "2"
-_CHUNK = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ def is_way_out(fd: int | None) -> bool:
 
 
 def _status_fields(pid: int) -> dict[str, str]:
-    lines = _text(f"/proc/{pid}/status").splitlines()
+    lines = kernel_files.read(f"/proc/{pid}/status").splitlines()
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
@@ -83,20 +82,8 @@ def _ours() -> dict[str, str]:
     return namespaces.own_identities()
 
 
-def _text(place: str) -> str:
-    """A small file of /proc, read without the detours of a file object; several of them delay every start."""
-    fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        parts = []
-        while part := os.read(fd, _CHUNK):
-            parts.append(part)
-    finally:
-        os.close(fd)
-    return b"".join(parts).decode("utf-8", "surrogateescape")
-
-
 def _rootfs(pid: int) -> LayerStatus:
-    for line in _text(f"/proc/{pid}/mountinfo").splitlines():
+    for line in kernel_files.read(f"/proc/{pid}/mountinfo").splitlines():
         before, after = line.split(" - ", 1)
         fields = before.split()
         if fields[4] == "/":
@@ -130,7 +117,7 @@ def _landlock(evidence: Evidence) -> LayerStatus:
 
 
 def _rlimits(pid: int, spec: SandboxSpec, *, grouped: bool) -> LayerStatus:
-    above = rlimits.read_back(_text(f"/proc/{pid}/limits"), spec.limits, grouped=grouped)
+    above = rlimits.read_back(kernel_files.read(f"/proc/{pid}/limits"), spec.limits, grouped=grouped)
     if above:
         return LayerStatus("rlimits", "absent", "; ".join(above))
     return LayerStatus("rlimits", "enforced", "as asked, and no core files")

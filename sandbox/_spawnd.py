@@ -18,7 +18,8 @@ from collections import deque
 from contextlib import suppress
 from typing import NoReturn
 
-from sandbox import _readback, _worker, cgroup_tree, seccomp, syscalls
+from sandbox import _readback, _rehearsal, _worker, cgroup_tree, seccomp, syscalls
+from sandbox._confine import IGNORED_SIGNALS
 from sandbox._control import Control
 from sandbox._ground import Ground, settle
 from sandbox._memory_watch import MemoryWatch
@@ -134,9 +135,12 @@ class Server:
         # Not beside a start: making a spare holds locks of the kernel's that the start would wait for.
         if not self._starting and self._spares.wanted_in(time.monotonic()) == 0:
             try:
-                self._spares.add(self._make(self._usual, frozenset()), time.monotonic())
+                spare = self._make(self._usual, None)
             except SandboxSetupFailed:
                 self._spares.give_up()
+            else:
+                self._spares.add(spare, time.monotonic())
+                _rehearsal.as_fork_server(spare.pid, spare.group, self._features)
 
     # What the runtime asks for
 
@@ -211,7 +215,7 @@ class Server:
         self._starting[worker.number] = worker
         return worker
 
-    def _make(self, layers: frozenset[str], without: frozenset[str]) -> Worker:
+    def _make(self, layers: frozenset[str], without: frozenset[str] | None) -> Worker:
         if len(self._by_number) >= MAX_WORKERS:
             raise SandboxSetupFailed("clone", 11, f"{MAX_WORKERS} workers are running")
         self._last_number += 1
@@ -339,11 +343,19 @@ class Server:
                 self._leftovers.append(worker)
 
 
+def _settle_signals() -> None:
+    """Everything as the kernel has it by default but for a few, so that no init needs to look after that.
+
+    The runtime decides when this ends, by closing the socket; a signal to the whole service is not that.
+    """
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_IGN if number in IGNORED_SIGNALS else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
 def main(descriptor: int, label: str) -> NoReturn:
     """Be the fork server on the control socket `descriptor`; `label` is part of its control groups' names."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # The runtime decides when this ends, by closing the socket; a signal to the whole service is not that.
-        signal.signal(number, signal.SIG_IGN)
+    _settle_signals()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     control = socket.socket(fileno=descriptor)
@@ -357,6 +369,7 @@ def main(descriptor: int, label: str) -> NoReturn:
         for profile in seccomp.SHIPPED:
             for variants in (frozenset[str](), frozenset({"no-unix"})):
                 seccomp.filter_for(profile, syscalls.MACHINE, variants)
+    _rehearsal.prepare()
     # What stands now stays: no collection here or in an init writes to its pages, which all of them share.
     gc.collect()
     gc.freeze()

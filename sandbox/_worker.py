@@ -82,12 +82,15 @@ class Worker:
 
 
 def make(
-    number: int, ground: Ground, driver: Driver, layers: frozenset[str], without: frozenset[str] = frozenset()
+    number: int, ground: Ground, driver: Driver, layers: frozenset[str], without: frozenset[str] | None = None
 ) -> Worker:
-    """Clone an init that prepares itself for `layers` and then waits for its order. Raises `OSError`."""
+    """Clone an init that prepares itself for `layers` and then waits for its order. Raises `OSError`.
+
+    `without` are the control groups to leave out; None for a spare, which has them all and whose order is not on its way.
+    """
     prepare = prepare_steps(layers)
     with ExitStack() as undo:
-        group = driver.create(f"worker-{number}", without=without)
+        group = driver.create(f"worker-{number}", without=without or frozenset())
         undo.callback(group.remove)
         uid = ground.users.take()
         undo.callback(ground.users.give_back, uid)
@@ -99,7 +102,7 @@ def make(
                 cloned = syscalls.clone(namespaces.clone_flags(layers), born_in)
                 if cloned is None:
                     site = ground.templates.site if ground.templates else ""
-                    _child.main(Subject(theirs, entries, layers, site), prepare)
+                    _child.main(Subject(theirs, entries, layers, site, is_spare=without is None), prepare)
             finally:
                 for fd in (*entries, *(() if born_in is None else (born_in,))):
                     os.close(fd)

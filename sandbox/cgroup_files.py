@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox import kernel_files
+
 _REMEDIES = {
     errno.EROFS: "it is mounted read-only; start the container with writable cgroups of its own, or use systemd's Delegate=yes",
     errno.EACCES: "it is not this user's; have it delegated (systemd: Delegate=yes, or chown of an own subtree)",
@@ -30,16 +32,16 @@ class GroupFiles:
 
     def has(self, name: str) -> bool:
         """Whether the group has a file of this name."""
-        return (self.path / name).exists()
+        return os.path.exists(f"{self.path}/{name}")
 
     def write(self, name: str, value: int | str) -> None:
         """Write one value; raises `OSError`."""
-        (self.path / name).write_bytes(str(value).encode())
+        kernel_files.write(f"{self.path}/{name}", str(value).encode())
 
     def words(self, name: str) -> list[str]:
         """The words in a file; none without the file."""
         with contextlib.suppress(OSError):
-            return (self.path / name).read_text("ascii").split()
+            return kernel_files.read(f"{self.path}/{name}").split()
         return []
 
     def number(self, name: str) -> int | None:
@@ -51,7 +53,7 @@ class GroupFiles:
     def keyed(self, name: str, key: str) -> int | None:
         """The number after `key` in a file of such lines."""
         with contextlib.suppress(OSError, ValueError):
-            for line in (self.path / name).read_text("ascii").splitlines():
+            for line in kernel_files.read(f"{self.path}/{name}").splitlines():
                 if line.startswith(f"{key} "):
                     return int(line.split()[1])
         return None
@@ -63,8 +65,8 @@ class GroupFiles:
     def remove(self) -> bool:
         """Whether the directory is gone."""
         with contextlib.suppress(OSError):
-            self.path.rmdir()
-        return not self.path.exists()
+            os.rmdir(self.path)
+        return not os.path.exists(self.path)
 
 
 @dataclass(frozen=True, slots=True)

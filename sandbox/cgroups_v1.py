@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sandbox import cgroup_caps, cgroup_files, cgroups
+from sandbox import cgroup_caps, cgroup_files, cgroups, kernel_files
 from sandbox.cgroup_caps import CONTROLLERS, Cap
 from sandbox.cgroup_files import GroupFiles
 from sandbox.layers import LayerStatus
@@ -70,7 +70,9 @@ class V1Group:
         By `tasks`, not `cgroup.procs`: moving whole processes takes a lock against every fork on the machine, for
         which the kernel waits some 10 ms; moving oneself alone takes none, and who enters here has one thread.
         """
-        return None, tuple(os.open(place.path / "tasks", os.O_WRONLY | os.O_CLOEXEC) for place in self._all())
+        return None, tuple(
+            os.open(f"{place.path}/tasks", os.O_WRONLY | os.O_CLOEXEC) for place in self._all()
+        )
 
     def limit(self, limits: Limits) -> None:
         """See `cgroups.Group.limit`."""
@@ -177,9 +179,9 @@ def watch_memory(group: Path) -> int:
     """A descriptor that becomes readable when the group, or one around it, runs out of memory. Raises `OSError`."""
     notice = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     try:
-        control = os.open(group / "memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
+        control = os.open(f"{group}/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            (group / "cgroup.event_control").write_bytes(f"{notice} {control}".encode())
+            kernel_files.write(f"{group}/cgroup.event_control", f"{notice} {control}".encode())
         finally:
             os.close(control)
     except OSError:

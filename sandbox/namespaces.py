@@ -5,9 +5,8 @@ import os
 import socket
 import struct
 from contextlib import suppress
-from pathlib import Path
 
-from sandbox import syscalls
+from sandbox import kernel_files, syscalls
 
 FLAGS: dict[str, int] = {
     "userns": syscalls.CLONE_NEWUSER,
@@ -56,11 +55,11 @@ def write_maps(pid: int, inside: int, outside: int, *, privileged: bool) -> None
     An ordinary user may only map itself, and only after giving up setgroups(2).
     """
     if not privileged:
-        Path(f"/proc/{pid}/setgroups").write_bytes(b"deny")
+        kernel_files.write(f"/proc/{pid}/setgroups", b"deny")
     line = f"{inside} {outside} 1\n".encode()
-    Path(f"/proc/{pid}/uid_map").write_bytes(line)
+    kernel_files.write(f"/proc/{pid}/uid_map", line)
     gid = outside if privileged else os.getegid()
-    Path(f"/proc/{pid}/gid_map").write_bytes(f"{inside} {gid} 1\n".encode())
+    kernel_files.write(f"/proc/{pid}/gid_map", f"{inside} {gid} 1\n".encode())
 
 
 def forbid_user_namespaces(proc: int) -> None:
@@ -69,18 +68,10 @@ def forbid_user_namespaces(proc: int) -> None:
     The kernel charges inotify to the user who made the namespace as well (namespaces(7), /proc/sys/user): without a
     cap one worker could leave none to the others, or to the host's own programs. `proc` is an open /proc.
     """
-    _set(proc, "max_user_namespaces", b"0")
+    kernel_files.write("sys/user/max_user_namespaces", b"0", directory=proc)
     for name, most in (("max_inotify_instances", b"16"), ("max_inotify_watches", b"8192")):
         with suppress(FileNotFoundError):  # absent in kernels without inotify
-            _set(proc, name, most)
-
-
-def _set(proc: int, name: str, value: bytes) -> None:
-    setting = os.open(f"sys/user/{name}", os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
-    try:
-        os.write(setting, value)
-    finally:
-        os.close(setting)
+            kernel_files.write(f"sys/user/{name}", most, directory=proc)
 
 
 def loopback_up() -> None:

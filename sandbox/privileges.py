@@ -7,7 +7,7 @@ import os
 import signal
 from contextlib import suppress
 
-from sandbox import syscalls
+from sandbox import kernel_files, syscalls
 
 # The user every worker is inside its namespace, and the owner of its data on disk. Debian reserves 65000-65533 and
 # allocates none of them (Debian policy, 9.2.2), systemd leaves 65520-65533 unused (UIDS-GIDS.md).
@@ -78,5 +78,5 @@ def adopt_orphans() -> None:
 
 def die_first() -> None:
     """When memory runs out, this process and those it starts go before anything of this machine."""
-    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-        file.write(str(_WORKER_OOM_SCORE_ADJ))
+    with suppress(OSError):
+        kernel_files.write("/proc/self/oom_score_adj", b"%d" % _WORKER_OOM_SCORE_ADJ)

@@ -12,6 +12,7 @@ import shutil
 import stat
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -317,12 +318,13 @@ def mount_proc(site: str) -> int:
     """The /proc of this pid namespace without what tells about the machine: a detached tree, the caller's to close."""
     # A process sees those it could trace: its own, and not init, whose memory and command line are the spawner's.
     syscalls.mount("proc", site, "proc", _SCRATCH_FLAGS, "hidepid=2")
+    # Some kernels do not have all of them.
     for name in _HIDDEN_FILES:
-        if Path(site, name).exists():
+        with suppress(FileNotFoundError):
             syscalls.mount("/dev/null", f"{site}/{name}", "", syscalls.MS_BIND)
+    flags = syscalls.MS_RDONLY | _SCRATCH_FLAGS
     for name in _HIDDEN_DIRECTORIES:
-        if Path(site, name).is_dir():
-            flags = syscalls.MS_RDONLY | _SCRATCH_FLAGS
+        with suppress(FileNotFoundError):
             syscalls.mount("tmpfs", f"{site}/{name}", "tmpfs", flags, "size=4k,nr_inodes=1,mode=0555")
     tree = syscalls.open_tree(-100, site)
     syscalls.umount(site, syscalls.MNT_DETACH)

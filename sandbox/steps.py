@@ -93,7 +93,6 @@ def prepare_steps(layers: frozenset[str]) -> tuple[str, ...]:
         ("adopt-orphans", "pidns" not in layers),
         # Never without a reason: container engines refuse the call whatever it asks for.
         ("unshare", not layers.isdisjoint(_UNSHARED)),
-        ("default-signals", True),
         ("loopback-up", "netns" in layers),
         ("await-map", has_user),
         ("become-worker-user", has_user),

@@ -35,7 +35,6 @@ def test_with_everything_there_the_order_is_this():
         "new-session",
         "die-with-spawner",
         "unshare",
-        "default-signals",
         "loopback-up",
         "await-map",
         "become-worker-user",
