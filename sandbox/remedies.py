@@ -86,7 +86,8 @@ _TEXTS: dict[tuple[Obstacle, Kind | None], str] = {
     ),
     ("call-filter", "systemd-unit"): (
         "The unit's own filter refuses it: `systemctl edit {unit}` and take RestrictNamespaces=, "
-        "RestrictSUIDSGID=, ProtectHostname= and SystemCallFilter= back, as deploy/mcphost.service has them."
+        "RestrictSUIDSGID= (and DynamicUser=, which brings it along), ProtectHostname= and SystemCallFilter= back, as "
+        "deploy/mcphost.service has them."
     ),
     ("call-filter", "docker"): (
         "The engine's own filter refuses it: start the container with --security-opt seccomp=deploy/seccomp.json."
