@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
-from sandbox import seccomp, syscalls
+from sandbox import bpf, seccomp, syscalls
 from sandbox.place import Attempts
 
 _NO_SUCH_FLAG = 0x80000000  # of umount2(2), open_tree(2), mount_setattr(2)
@@ -39,7 +39,6 @@ _PRIVILEGED_CALLS: tuple[tuple[str, tuple[int | bytes, ...], int], ...] = (
     ("sethostname", (b"", -1), errno.EINVAL),
     ("move_mount", (_BAD_FD, b"", _BAD_FD, b"", _NO_SUCH_FLAG), errno.EINVAL),
 )
-_USER_NOTIFY = 0x7FC00000  # include/uapi/linux/seccomp.h, SECCOMP_RET_USER_NOTIF
 _LOOP_CONTROL = "/dev/loop-control"
 _MAKE_EXT4 = "mke2fs"
 _TOOL_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
@@ -54,7 +53,7 @@ def attempt(*, may_administer: bool) -> Attempts:
     return Attempts(
         refused_calls=tuple(name for name, _, own in calls if answers[name] not in {own, 0}),
         landlock_errno=_apart(partial(_errno_of, syscalls.landlock_abi)),
-        notifier_errno=_apart(partial(_errno_of, syscalls.seccomp_action_available, _USER_NOTIFY)),
+        notifier_errno=_apart(partial(_errno_of, _listen_to_calls)),
         loop_errno=_apart(partial(_errno_of, _open_loop_control)),
         has_mkfs=shutil.which(_MAKE_EXT4, path=_TOOL_PATH) is not None,
     )
@@ -81,6 +80,12 @@ def _errno_of(action: Callable[..., object], *arguments: int) -> int:
     except OSError as error:
         return error.errno or errno.EIO
     return 0
+
+
+def _listen_to_calls() -> None:
+    """Under another listener, as some container engines have one, there can be none (seccomp(2), EBUSY)."""
+    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    syscalls.seccomp_listener(bpf.program({}, bpf.ALLOW, syscalls.MACHINE))
 
 
 def _open_loop_control() -> None:

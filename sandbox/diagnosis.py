@@ -240,10 +240,12 @@ def _groups(features: Features, facts: Facts, place: Place) -> Ability:
 
 
 def _denial_counting(features: Features, facts: Facts, place: Place) -> Ability:
-    if facts.attempts.notifier_errno == 0 and features.has("seccomp"):
-        return Ability("denial-counting", "possible", "the kernel hands refused calls to a listener")
-    fix = remedy("no-notifications", place, layer="")
-    return Ability("denial-counting", "missing", "the kernel hands no refused calls to a listener", fix)
+    number = facts.attempts.notifier_errno
+    if number == 0 and features.has("seccomp"):
+        return Ability("denial-counting", "possible", "a filter that hands calls to a listener was installed")
+    seen = "not tried" if number is None else errno.errorcode.get(number, "killed")
+    fix = remedy("another-listener" if number == errno.EBUSY else "no-notifications", place, layer="")
+    return Ability("denial-counting", "missing", f"no filter hands calls to a listener here: {seen}", fix)
 
 
 _ABILITIES: tuple[Callable[[Features, Facts, Place], Ability], ...] = (

@@ -27,6 +27,7 @@ Obstacle = Literal[
     "users-not-mapped",
     "apparmor-profile",
     "no-notifications",
+    "another-listener",
     "left-out",
 ]
 
@@ -266,6 +267,10 @@ _TEXTS: dict[tuple[Obstacle, Kind | None], str] = {
     ("apparmor-profile", "kubernetes"): (
         "The container runtime's AppArmor profile refuses mounts: load deploy/apparmor-mcphost on the nodes and set "
         "securityContext.appArmorProfile {type: Localhost, localhostProfile: mcphost}."
+    ),
+    ("another-listener", None): (
+        "Somebody listens to this process's system calls already, and the kernel allows one listener: start the runtime "
+        "outside of that, or go without counts (denied calls are denied all the same)."
     ),
     ("no-notifications", None): "Run a kernel that has seccomp's user notification (Linux 5.0 or later).",
     ("left-out", None): "See {needs}, without which it cannot be.",

@@ -78,7 +78,6 @@ PR_CAP_AMBIENT_CLEAR_ALL = 4
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 # include/uapi/linux/seccomp.h
 _SECCOMP_SET_MODE_FILTER = 1
-_SECCOMP_GET_ACTION_AVAIL = 2
 _SECCOMP_GET_NOTIF_SIZES = 3
 _FILTER_FLAG_NEW_LISTENER, _FILTER_FLAG_WAIT_KILLABLE_RECV = 1 << 3, 1 << 5
 
@@ -274,8 +273,3 @@ def answer(number: int, *arguments: int | bytes) -> int:
     prepared = [ctypes.c_long(item) if isinstance(item, int) else item for item in arguments]
     result = int(_syscall(ctypes.c_long(number), *prepared))
     return ctypes.get_errno() if result < 0 else 0
-
-
-def seccomp_action_available(action: int) -> None:
-    """Raises `OSError` where this kernel does not know a filter's return value (SECCOMP_GET_ACTION_AVAIL)."""
-    _call("seccomp", _SECCOMP_GET_ACTION_AVAIL, 0, struct.pack("=I", action))

@@ -175,7 +175,10 @@ def test_a_kernel_that_notifies_nobody_counts_no_denials():
     lacking = Facts(attempts=replace(EVERYTHING, notifier_errno=None))
     missing = [each for each in judge(features(), lacking, SIZED).abilities if each.state == "missing"]
     assert [each.ability for each in missing] == ["denial-counting"]
-    assert missing[0].fix
+    assert "Run a kernel" in missing[0].fix
+    lacking = Facts(attempts=replace(EVERYTHING, notifier_errno=errno.EBUSY))
+    (missing,) = [each for each in judge(features(), lacking, SIZED).abilities if each.state == "missing"]
+    assert "listens" in missing.fix
 
 
 @pytest.mark.parametrize(
