@@ -39,6 +39,7 @@ from sandbox.seccomp import SHIPPED as FILTERS
 from sandbox.spawner import Spawner
 from sandbox.spec import DATA_TARGET, MIN_VOLUME_BYTES, Limits, Mount, SandboxSpec, Tmpfs, Volume
 from sandbox.tls_hello import UNRECOGNIZED_NAME, ClientHello, HelloReader, HelloRefused, name_refusal
+from sandbox.tls_retry import RetryWatch
 
 __all__ = [
     "DATA_TARGET",
@@ -74,6 +75,7 @@ __all__ = [
     "Limits",
     "Mount",
     "Network",
+    "RetryWatch",
     "SandboxError",
     "SandboxSetupFailed",
     "SandboxSpec",

@@ -12,7 +12,8 @@ module and its neighbours, in this order:
 4. `Egress.refuses`: an address that is not a public unicast one is refused after the lookup, so that a name cannot lead
    to loopback, a private network or a metadata service. The address that was judged is the one connected to: nothing is
    looked up a second time, so an answer that changes (DNS rebinding) changes nothing.
-5. `tls_hello` reads the first bytes of the tunnel: they must begin TLS for the very name that was asked for, so that
+5. `tls_hello` reads the first bytes of the tunnel (and `tls_retry` a second hello): they must begin TLS for the very name
+   that was asked for, so that
    another site at the same address cannot be had under an allowed name.
 
 What this does not see: what is inside TLS. A site may serve another's content to whoever asks in a Host header behind

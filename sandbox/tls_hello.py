@@ -32,10 +32,14 @@ class HelloRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ClientHello:
-    """`name` is what the client asks for, lower case; None if it names nothing. `raw` is all that was fed."""
+    """`name` is what the client asks for, lower case; None if it names nothing. `raw` is all that was fed.
+
+    `after` is what of it came behind the hello.
+    """
 
     name: str | None
     raw: bytes
+    after: bytes
 
 
 class HelloReader:
@@ -59,7 +63,9 @@ class HelloReader:
             if wanted is not None and len(self._message) >= wanted:
                 if len(self._message) > wanted:
                     raise HelloRefused("something follows the ClientHello in its record")
-                return ClientHello(_name(bytes(self._message[4:])), bytes(self._raw))
+                return ClientHello(
+                    _name(bytes(self._message[4:])), bytes(self._raw), bytes(self._raw[self._at :])
+                )
         return None
 
     def _next_record(self) -> bytes | None:

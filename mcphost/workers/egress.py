@@ -35,6 +35,7 @@ from sandbox import (
     Egress,
     HelloReader,
     HelloRefused,
+    RetryWatch,
     answer,
     name_refusal,
 )
@@ -44,6 +45,8 @@ Outcome = Literal[
     "bad-request", "plain-http", "too-slow", "not-listed", "address-refused", "no-address", "unreachable", "timeout",
     "not-tls", "other-name",
 ]  # fmt: skip
+
+Direction = Literal["sent", "received"]
 
 # New connections of one worker; each costs the runtime's only thread about a millisecond.
 PACE: Final = Rate(per_second=50.0, burst=200)
@@ -195,9 +198,13 @@ class EgressProxy:
         try:
             await near.send(answer(200))
             hello = await self._hello(near, request)
+            watch = RetryWatch(request.host)
+            watch.from_client(hello.after)
             await far.send(hello.raw)
             self._count(seen, "sent", len(hello.raw))
-            await self._relay(near, far, seen)
+            await self._relay(near, far, seen, watch)
+        except HelloRefused as refused:
+            raise _Refused("other-name", str(refused)) from None
         finally:
             far.close()
 
@@ -253,22 +260,27 @@ class EgressProxy:
             raise _Refused("other-name", why, alert=UNRECOGNIZED_NAME)
         return hello
 
-    async def _relay(self, near: Wire, far: Wire, seen: _Seen) -> None:
+    async def _relay(self, near: Wire, far: Wire, seen: _Seen, watch: RetryWatch) -> None:
         """Both directions until both have ended, each by itself; or one breaks, or neither has moved for long."""
         idle = self._bounds.idle_seconds
         with anyio.CancelScope(deadline=anyio.current_time() + idle) as patience:
             async with anyio.create_task_group() as tasks:
 
-                async def pump(source: Wire, goal: Wire, direction: Literal["sent", "received"]) -> None:
+                async def pump(source: Wire, goal: Wire, direction: Direction) -> None:
+                    look = watch.from_client if direction == "sent" else watch.from_server
                     try:
                         while data := await source.receive():
                             patience.deadline = anyio.current_time() + idle
+                            look(data)
                             await goal.send(data)
                             patience.deadline = anyio.current_time() + idle
                             self._count(seen, direction, len(data))
                         goal.end()
                     except OSError as error:
                         seen.outcome, seen.why = "broken", error.strerror or ""
+                        tasks.cancel_scope.cancel()
+                    except HelloRefused as refused:
+                        seen.outcome, seen.why = "other-name", str(refused)
                         tasks.cancel_scope.cancel()
 
                 tasks.start_soon(pump, near, far, "sent")
@@ -278,7 +290,7 @@ class EgressProxy:
         elif seen.outcome == "ended":
             seen.outcome = "done"
 
-    def _count(self, seen: _Seen, direction: Literal["sent", "received"], count: int) -> None:
+    def _count(self, seen: _Seen, direction: Direction, count: int) -> None:
         if direction == "sent":
             seen.sent += count
         else:

@@ -11,7 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
-HTTPS, RAW, SILENT, DNS = 443, 9443, 9444, 53
+HTTPS, RETRYING, RAW, SILENT, DNS = 443, 8443, 9443, 9444, 53
 BIG_BYTES = 8 * 1024 * 1024
 
 
@@ -49,10 +49,14 @@ class Server(http.server.ThreadingHTTPServer):
     address_family = socket.AF_INET6
     request_queue_size = 128
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(("::", HTTPS), lambda *args: Pages(*args, directory=str(folder / "www")))
+    def __init__(self, folder: Path, port: int) -> None:
+        super().__init__(("::", port), lambda *args: Pages(*args, directory=str(folder / "www")))
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(folder / "site.pem")
+        if port == RETRYING:
+            self.context.set_ecdh_curve(
+                "secp384r1"
+            )  # no client's first guess: each is asked for a second hello
         self.context.sni_callback = lambda connection, name, _: setattr(connection, "sni", name)
 
     def server_bind(self) -> None:
@@ -89,11 +93,12 @@ def listen(port: int) -> socket.socket:
 def main() -> None:
     folder = Path(sys.argv[1])
     sys.stdin.readline()
-    pages = Server(folder)
+    pages = [Server(folder, port) for port in (HTTPS, RETRYING)]
     silent, raw = listen(SILENT), listen(RAW)
     names = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     names.bind(("::", DNS))
-    threading.Thread(target=pages.serve_forever, daemon=True).start()
+    for each in pages:
+        threading.Thread(target=each.serve_forever, daemon=True).start()
     threading.Thread(target=count_and_tell, args=(raw,), daemon=True).start()
     sys.stdout.write("ready\n")
     sys.stdout.flush()

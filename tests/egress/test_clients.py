@@ -3,7 +3,7 @@
 import pytest
 
 from egress.conftest import counted
-from egress.site import BIG_BYTES
+from egress.site import BIG_BYTES, RETRYING
 
 pytestmark = [pytest.mark.kernel, pytest.mark.interop, pytest.mark.timeout(120)]
 API = ["api.example.test:443"]
@@ -42,6 +42,14 @@ async def test_the_same_client_is_told_no_for_a_host_that_is_not_listed(run, met
 async def test_a_wildcard_reaches_the_names_below_it_over_ipv6(run):
     ran = await run(*clients("www.wild.example.test")["curl"], egress=["*.wild.example.test:443"])
     assert "hello www.wild.example.test" in ran.text
+
+
+@pytest.mark.parametrize("client", ["curl", "node"])
+async def test_a_client_that_is_asked_for_a_second_hello_gets_through(run, metrics, client):
+    host = f"api.example.test:{RETRYING}"
+    ran = await run(*clients(host)[client], egress=[host])
+    assert f"hello {host}" in ran.text, ran
+    assert counted(metrics)["done"] == 1
 
 
 async def test_git_clones_over_https(run, metrics):

@@ -178,15 +178,32 @@ async def test_behind_a_listed_name_no_other_name_and_no_other_protocol_is_had(
     assert counted(metrics) == {outcome: 1}
 
 
+@pytest.mark.parametrize("apart", [True, False])
+async def test_a_second_hello_for_another_name_ends_the_tunnel(local, metrics, apart):
+    """A retry in the clear, which some servers take at its last word; with what TLS lets stand in between."""
+    first, second = hello_for("raw.example.test"), b"\x14\x03\x03\0\x01\x01" + hello_for("other.example.test")
+    async with local(RAW_ENTRY) as proxy, await opened(proxy, RAW_ENTRY) as stream:
+        if apart:
+            await stream.send(first)
+            await until(lambda: counted(metrics).get("sent"), "the first hello has gone on")
+            await stream.send(second)
+        else:
+            await stream.send(first + second)
+        assert await read_to_end(stream) == b""
+    assert counted(metrics)["other-name"] == 1
+    assert counted(metrics).get("sent", 0) <= len(first)
+
+
 async def test_either_side_may_end_its_direction_first(local, metrics):
     async with local(RAW_ENTRY) as proxy, await opened(proxy, RAW_ENTRY) as stream:
         hello = hello_for("raw.example.test")
-        for part in (hello[:1], hello[1:100], hello[100:], bytes(2_000_000)):
+        bulk = 200 * (b"\x17\x03\x03\x27\x10" + bytes(10_000))
+        for part in (hello[:1], hello[1:100], hello[100:], bulk):
             await stream.send(part)
         await stream.send_eof()
-        assert await read_to_end(stream) == f"{len(hello) + 2_000_000}\n".encode()
+        assert await read_to_end(stream) == f"{len(hello) + len(bulk)}\n".encode()
     found = counted(metrics)
-    assert found == {"sent": len(hello) + 2_000_000, "received": len(str(int(found["sent"]))) + 1, "done": 1}
+    assert found == {"sent": len(hello) + len(bulk), "received": len(str(int(found["sent"]))) + 1, "done": 1}
 
 
 async def test_the_first_bytes_of_a_tunnel_may_come_with_the_request(local, metrics):
@@ -284,7 +301,7 @@ async def test_a_receiver_that_does_not_read_stops_the_sender(local, metrics):
             await stream.send(hello_for("raw.example.test"))
             with anyio.move_on_after(0.5):
                 while True:
-                    await stream.send(bytes(65536))
+                    await stream.send(b"\x17\x03\x03\x27\x10" + bytes(10_000))
             assert counted(metrics)["sent"] < 4_000_000
 
 

@@ -59,6 +59,7 @@ def read(data: bytes, cuts: Iterable[int] = ()) -> str | None:
         try:
             if (hello := reader.feed(data[start:end])) is not None:
                 assert hello.raw == data[:end]
+                assert data[:end].endswith(hello.after)
                 return hello.name or "no name"
         except HelloRefused:
             return "refused"
