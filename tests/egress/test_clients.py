@@ -1,9 +1,12 @@
 """Real clients in the sandbox reach what is listed, over TLS that they verify, and nothing else."""
 
+from dataclasses import replace
+
 import pytest
 
 from egress.conftest import counted
 from egress.site import BIG_BYTES, RETRYING
+from sandbox import SandboxSpec
 
 pytestmark = [pytest.mark.kernel, pytest.mark.interop, pytest.mark.timeout(120)]
 API = ["api.example.test:443"]
@@ -37,6 +40,15 @@ async def test_the_same_client_is_told_no_for_a_host_that_is_not_listed(run, met
     assert "403" in ran.text or "Proxy response" in ran.text or "failed" in ran.text, ran
     assert counted(metrics) == {"not-listed": 1}
     assert names.asked == []
+
+
+@pytest.mark.parametrize("client", ["urllib", "node"])
+async def test_a_client_gets_out_under_the_strict_list_of_calls_too(run, client):
+    def strictly(spec: SandboxSpec) -> SandboxSpec:
+        return replace(spec, seccomp="strict")
+
+    ran = await run(*clients("api.example.test")[client], egress=API, change=strictly)
+    assert "hello api.example.test" in ran.text, ran
 
 
 async def test_a_wildcard_reaches_the_names_below_it_over_ipv6(run):
