@@ -39,7 +39,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_until(condition, seconds: float = 5.0) -> bool:
+def wait_until(condition, seconds: float = 20.0) -> bool:
     """Processes die by themselves here; nothing announces it to a stranger but their absence."""
     deadline = time.monotonic() + seconds
     while not condition():
