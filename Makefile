@@ -22,7 +22,7 @@ SOURCES := pyproject.toml $(wildcard README.md LICENSE) \
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: install dev run test check fmt lint types imports cover vm bench chaos fuzz peers lock clean help
+.PHONY: install dev run test check fmt lint types imports cover vm attacks bench chaos fuzz peers lock clean help
 
 install: .venv/.installed ## install the runtime into .venv, with pinned dependencies
 
@@ -60,6 +60,9 @@ cover: dev peers ## run the tests and report which lines and branches they reach
 
 vm: dev ## try the sandbox in a small machine that has control groups of version 2 only
 	cd tests && PYTHONPATH=.. ../$(BIN)/python -m vm
+
+attacks: dev ## try every attack on the sandbox, as root; writes docs/attacks.md
+	cd tests && PYTHONPATH=.. ../$(BIN)/python -m attacks --write ../docs/attacks.md
 
 bench: dev ## measure
 	$(BIN)/python -m benchmarks

@@ -148,7 +148,7 @@ class V2Driver:
 
     def create(self, name: str, *, without: frozenset[str] = frozenset()) -> cgroups.Group:
         """See `cgroups.Driver.create`."""
-        if self._base is None:
+        if self._base is None or CONTROLLERS.keys() <= without:
             return cgroups.NullGroup(self.missing)
         path = self._base / name
         path.mkdir()

@@ -7,17 +7,20 @@ capabilities, and lets the rest through.
 """
 
 import errno
+import fcntl
 import json
 import os
 import signal
+import socket
 import struct
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 sys.path.append(sys.argv[1])
 
-from sandbox import namespaces, seccomp, syscalls
+from sandbox import cgroups_v1, namespaces, seccomp, syscalls
 
 _ALLOW = 0x7FFF0000
 _REFUSE = 0x00050000
@@ -50,11 +53,19 @@ _READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _MS_REMOUNT = 32
 
+# include/uapi/linux/sockios.h
+_SIOCSIFADDR = 0x8916
+_STAND_INS = ("169.254.169.254", "10.0.0.1")
+
 
 def main(place: dict[str, Any], argv: list[str]) -> None:
     """Become `argv` there."""
+    if place["delegated_groups"]:
+        _enter_delegated_groups(place["user"])
+    if place["stand_ins"]:
+        _enter_network_of_stand_ins()
     if place["container"]:
-        _enter_namespaces(own_network=place["own_network"])
+        _enter_namespaces(own_network=place["own_network"] and not place["stand_ins"])
         _arrange_files(place)
         syscalls.seccomp_filter(_filter(allow_namespaces=place["allow_namespaces"]))
         for number in set(range(_CAPABILITY_COUNT)) - _CAPABILITIES:
@@ -62,12 +73,50 @@ def main(place: dict[str, Any], argv: list[str]) -> None:
                 syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
             except OSError:
                 break
+    # A group of its own, so that nothing that goes wrong in there reaches whoever started this.
+    os.setpgid(0, 0)
     if place["user"] is not None:
         os.setgroups([])
         os.setresgid(place["user"], place["user"], place["user"])
         os.setresuid(place["user"], place["user"], place["user"])
     os.chdir("/")
     os.execvp(argv[0], argv)
+
+
+def _enter_delegated_groups(user: int) -> None:
+    """Go into groups made for this; a parent stays behind to remove them."""
+    name = f"attacks.{os.getpid()}"
+    own = [
+        place
+        for controller, place in cgroups_v1.own_places().items()
+        if controller in ("memory", "pids", "cpu")
+    ]
+    places = [place / name for place in own]
+    for place in places:
+        place.mkdir()
+        for path in (place, place / "cgroup.procs", place / "tasks"):
+            os.chown(path, user, user)
+    child = os.fork()
+    if child:
+        try:
+            _pass_through(child)
+        finally:
+            for place in places:
+                with suppress(OSError):
+                    place.rmdir()
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    for place in places:
+        (place / "cgroup.procs").write_text("0")
+
+
+def _enter_network_of_stand_ins() -> None:
+    syscalls.unshare(syscalls.CLONE_NEWNET)
+    namespaces.loopback_up()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        for number, address in enumerate(_STAND_INS):
+            family = struct.pack("=HH4s8x", socket.AF_INET, 0, socket.inet_aton(address))
+            fcntl.ioctl(control, _SIOCSIFADDR, struct.pack("=16s16s8x", f"lo:{number}".encode(), family))
+    Path("/proc/sys/net/ipv4/ping_group_range").write_text("0 2147483647")
 
 
 def _enter_namespaces(*, own_network: bool) -> None:
@@ -90,7 +139,7 @@ def _pass_through(child: int) -> None:
         signal.signal(number, lambda *_: os.kill(child, signal.SIGKILL))
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
-    os._exit(code if code >= 0 else 128 - code)
+    sys.exit(code if code >= 0 else 128 - code)
 
 
 def _reap_until(program: int) -> None:

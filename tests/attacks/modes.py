@@ -26,6 +26,9 @@ class Place:
     Linux capabilities of Docker's default set, its masked /proc, its small /dev, control groups to look at only, and a
     filter that refuses namespaces and mounts. The rest are departures from stock: `allow_namespaces` is a filter that
     lets them through (what deploy/ ships), `masked_proc` and `writable_cgroups` what a container may be started with.
+
+    `stand_ins` is a network of its own whose loopback also answers to a metadata address and a private one;
+    `delegated_groups` control groups that belong to the user, as a service manager hands them over.
     """
 
     user: int | None = None
@@ -34,6 +37,8 @@ class Place:
     masked_proc: bool = True
     writable_cgroups: bool = False
     own_network: bool = True
+    stand_ins: bool = False
+    delegated_groups: bool = False
 
 
 ROOT = Place()
