@@ -113,13 +113,14 @@ class V2Driver:
         self._controllers = offered & frozenset(CONTROLLERS.values())
         if not self._controllers:
             return
+        base = self.own / cgroup_files.group_name(label)
         try:
             self._hand_down()
-            base = self.own / cgroup_files.group_name(label)
             base.mkdir(exist_ok=True)
             enable(base, self._controllers)
         except OSError as error:
             self._controllers = frozenset()
+            GroupFiles(base).remove()
             undivide(self.own)
             reason = cgroup_files.refusal(f"{self.own} cannot be divided", error)
             self.missing = dict.fromkeys(CONTROLLERS, reason)
