@@ -11,9 +11,10 @@ from pathlib import Path
 
 PROFILES = Path(__file__).parent.parent / "sandbox" / "profiles"
 
-# What an engine's default filter refuses to a container without CAP_SYS_ADMIN, and workers are made by.
+# What an engine's default filter refuses to a container without CAP_SYS_ADMIN (kcmp: without CAP_SYS_PTRACE), and workers
+# are made by. kcmp is how the fork server sees that a worker shares no memory with the zygote it was forked from.
 NAMESPACES = (
-    "clone3", "mount", "mount_setattr", "move_mount", "open_tree", "pivot_root", "sethostname", "setns", "umount2",
+    "clone3", "kcmp", "mount", "mount_setattr", "move_mount", "open_tree", "pivot_root", "sethostname", "setns", "umount2",
     "unshare",
 )  # fmt: skip
 

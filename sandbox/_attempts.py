@@ -21,6 +21,7 @@ _NO_SUCH_FLAG = 0x80000000  # of umount2(2), open_tree(2), mount_setattr(2)
 _UNSHARE_NO_SUCH_FLAG = 0x1  # of unshare(2), where the low byte is none of the flags but CLONE_NEWTIME
 _CLONE_FS = 0x00000200  # together with CLONE_NEWUSER it is refused (clone(2), EINVAL)
 _BAD_FD = -1
+_NO_SUCH_PID = 0x7FFFFFFF  # above PID_MAX_LIMIT of any kernel (include/linux/threads.h)
 
 # Call, arguments, and the error with which the kernel itself turns that down.
 _CALLS: tuple[tuple[str, tuple[int | bytes, ...], int], ...] = (
@@ -32,6 +33,7 @@ _CALLS: tuple[tuple[str, tuple[int | bytes, ...], int], ...] = (
     ("mount_setattr", (_BAD_FD, b"", _NO_SUCH_FLAG, 0, 0), errno.EINVAL),
     ("openat2", (_BAD_FD, b"", 0, 0), errno.EINVAL),
     ("setns", (_BAD_FD, 0), errno.EBADF),
+    ("kcmp", (_NO_SUCH_PID, _NO_SUCH_PID, 0, 0, 0), errno.ESRCH),
 )
 # The kernel asks for privilege before it looks at these, so that only who holds it can tell the two apart.
 _PRIVILEGED_CALLS: tuple[tuple[str, tuple[int | bytes, ...], int], ...] = (

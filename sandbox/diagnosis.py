@@ -44,6 +44,14 @@ _KILLED = "SIGSYS"
 # Calls for which only privilege can tell a filter's answer from the kernel's; a trial's reason names the failing call.
 _UNSEEN = ("pivot_root:", "move_mount:", "sethostname:")
 
+# What keeps a zygote and the workers forked from it apart; none of it may be degraded.
+ZYGOTE_NEEDS = (
+    *("userns", "mountns", "pidns", "netns", "ipcns", "utsns"),
+    *("rootfs", "no-new-privs", "capabilities", "seccomp"),
+)
+# How such workers get into their namespaces, and how the fork server sees that they share no memory.
+_ZYGOTE_CALLS = ("setns", "kcmp")
+
 AbilityState = Literal["possible", "missing"]
 
 
@@ -202,7 +210,15 @@ def _group_obstacle(status: LayerStatus, facts: Facts) -> Obstacle:
 
 
 def _zygote(features: Features, facts: Facts, place: Place) -> Ability:
-    return _built_on("zygote", ("userns", "mountns", "pidns"), features, facts, place)
+    found = _built_on("zygote", ZYGOTE_NEEDS, features, facts, place)
+    refused = facts.attempts.refused_calls or ()
+    missing = [call for call in _ZYGOTE_CALLS if call in refused]
+    if found.state == "missing" or not missing:
+        return found
+    fix = remedy(
+        "call-filter" if facts.process.filtered else "kernel-without", place, layer="kcmp", needs="5.12"
+    )
+    return Ability("zygote", "missing", f"{', '.join(missing)} cannot be called", fix)
 
 
 def _egress(features: Features, facts: Facts, place: Place) -> Ability:
@@ -214,7 +230,7 @@ def _built_on(
 ) -> Ability:
     missing = [layer for layer in layers if not features.has(layer)]
     if not missing:
-        return Ability(ability, "possible", f"{', '.join(layers)} can be enforced")
+        return Ability(ability, "possible", "every layer it stands on can be enforced")
     fix = _finding(features, facts, place, missing[0]).fix
     return Ability(ability, "missing", f"needs {', '.join(missing)}", fix)
 

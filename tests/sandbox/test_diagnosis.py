@@ -202,6 +202,15 @@ def test_volumes_without_a_size_that_holds_have_a_remedy_for_the_place(attempts,
     assert words in ability.fix
 
 
+def test_a_zygote_needs_calls_that_no_layer_needs():
+    facts = Facts(
+        process=replace(ORDINARY, seccomp_mode=2), attempts=replace(EVERYTHING, refused_calls=("kcmp",))
+    )
+    (zygote,) = [each for each in judge(features(), facts, SIZED).abilities if each.state == "missing"]
+    assert (zygote.ability, zygote.reason) == ("zygote", "kcmp cannot be called")
+    assert "filter" in zygote.fix
+
+
 def test_what_is_built_on_a_missing_layer_is_missing_with_that_layers_remedy():
     facts = replace(FILTERED, marks=MARKS["docker"])
     found = {each.ability: each for each in judge(features("netns"), facts, SIZED).abilities}

@@ -11,7 +11,16 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sandbox import LAYERS, SandboxUnsupported, Spawner, cgroup_files, cgroup_tree, cgroups_v2, syscalls
+from sandbox import (
+    LAYERS,
+    SandboxUnsupported,
+    Spawner,
+    cgroup_files,
+    cgroup_tree,
+    cgroups_v2,
+    diagnose,
+    syscalls,
+)
 from vm.checks import CGROUPS, expect, finish, inside, started, states, until
 
 CLONE_NEWNS, CLONE_NEWCGROUP = 0x00020000, 0x02000000  # sched.h
@@ -57,6 +66,13 @@ def check_a_second_spawner_works_beside_the_first(own: Path) -> None:
         for spawner in (first, second):
             expect(finish(spawner, "", require=frozenset(CGROUPS)).ended.code, 0)
     expect(cgroup_files.GroupFiles(own).processes(), [os.getpid()])
+
+
+def check_the_doctor_finds_every_layer_and_names_the_version(own: Path) -> None:
+    found = diagnose()
+    expect([each.layer for each in found.findings if each.state != "enforced"], [])
+    (delegation,) = [each for each in found.abilities if each.ability == "cgroup-delegation"]
+    expect((delegation.state, delegation.reason.split(",")[0]), ("possible", "version 2"))
 
 
 def check_a_worker_is_born_in_its_group(own: Path) -> None:
@@ -201,6 +217,8 @@ def check_read_only_groups_are_told_with_the_remedy(own: Path) -> None:
         reason = spawner.features.status("cgroup.memory").reason
         assert "read-only" in reason, reason
         assert "Delegate=yes" in reason, reason
+    (finding,) = [each for each in diagnose().findings if each.layer == "cgroup.memory"]
+    assert "read-only" in finding.fix, finding
 
 
 def check_a_container_with_writable_groups_of_its_own_has_all_layers(own: Path) -> None:
