@@ -37,7 +37,7 @@ from sandbox.oneshot import Finished, run
 from sandbox.seccomp import MAX_FILTER_BYTES, encode_filter
 from sandbox.seccomp import SHIPPED as FILTERS
 from sandbox.spawner import Spawner
-from sandbox.spec import DATA_TARGET, MIN_VOLUME_BYTES, Limits, Mount, SandboxSpec, Tmpfs, Volume
+from sandbox.spec import DATA_TARGET, MIN_VOLUME_BYTES, Limits, Mount, SandboxSpec, Tmpfs, Volume, Zygote
 from sandbox.tls_hello import UNRECOGNIZED_NAME, ClientHello, HelloReader, HelloRefused, name_refusal
 from sandbox.tls_retry import RetryWatch
 
@@ -88,6 +88,7 @@ __all__ = [
     "SpecInvalid",
     "Tmpfs",
     "Volume",
+    "Zygote",
     "address_of",
     "answer",
     "diagnose",

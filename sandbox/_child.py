@@ -17,9 +17,10 @@ import os
 import select
 import signal
 import socket
+from functools import partial
 from typing import NoReturn, cast
 
-from sandbox import _order, _rehearsal, privileges, syscalls
+from sandbox import _order, _rehearsal, _zygote_init, privileges, syscalls
 from sandbox._confine import FIRST_FREE_FD, StepFailed, Subject, run_steps
 from sandbox.denials import Denials
 from sandbox.spec import SandboxSpec
@@ -44,11 +45,13 @@ def main(subject: Subject, prepare: tuple[str, ...]) -> NoReturn:
         gc.disable()
         _drop_inherited((gate.fileno(), *subject.entries))
         run_steps(subject, prepare)
+        if subject.role == "site":
+            _zygote_init.be_site(subject, partial(say, gate))
         worker, channel = _fork(subject)
         if subject.is_spare:
             _rehearsal.as_spare()
         _wait_for_order(gate, channel)
-        received = _order.receive(gate)
+        received = _order.receive(gate, _streams(subject))
         if received is None:
             os._exit(0)
         received.pass_on(channel)
@@ -119,7 +122,14 @@ def _serve(subject: Subject, worker: int, channel: socket.socket) -> NoReturn:
     for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     say(subject.gate, {"running": True, "uncounted": uncounted})
+    if subject.role == "zygote":
+        _zygote_init.keep_zygote(subject.gate.fileno(), worker, wakeups, partial(say, subject.gate))
     _keep(subject.gate, worker, wakeups, denials)
+
+
+def _streams(subject: Subject) -> int:
+    """A zygote has a channel to the fork server as well."""
+    return _order.STREAMS + (subject.role == "zygote")
 
 
 def _wait_running(subject: Subject, channel: socket.socket) -> tuple[Denials | None, str]:
@@ -205,7 +215,7 @@ def _be_worker(subject: Subject, channel: socket.socket) -> NoReturn:
         run_steps(subject, FORKED)
         if subject.is_spare:
             _rehearsal.as_spare()
-        received = _order.receive(channel)
+        received = _order.receive(channel, _streams(subject))
         if received is None:
             os._exit(0)
         order = subject.order = received.read_as_worker()

@@ -6,10 +6,12 @@ import signal
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from sandbox import landlock, namespaces, privileges, rlimits, rootfs, seccomp, syscalls
-from sandbox._order import Order, say_listening
+from sandbox._order import STREAMS, Order, say_listening
 from sandbox.egress import EGRESS_HOST, EGRESS_PORT
+from sandbox.spec import SandboxSpec
 from sandbox.steps import filter_variants
 
 # What the fork server ignores, and every init with it; only the worker hears them again. The last two are those that
@@ -37,14 +39,16 @@ class StepFailed(Exception):
 class Subject:
     """The process being confined. `order` is None until it has arrived.
 
-    `site` is the directory over which its root is put together, `proc` its detached /proc, -1 without one; `parent` is
-    init, for the worker, and `init` its socket to it. `is_spare` says that no order is on its way yet.
+    `role` is what its init is for; `site` the directory over which its root is put together, `proc` its detached /proc,
+    -1 without one; `parent` is init, for the worker, and `init` its socket to it. `is_spare` says that no order is on
+    its way yet.
     """
 
     gate: socket.socket
     entries: tuple[int, ...]
     layers: frozenset[str]
     site: str = ""
+    role: Literal["worker", "zygote", "site"] = "worker"
     order: Order | None = None
     proc: int = -1
     parent: int = 0
@@ -139,6 +143,30 @@ def _restrict_landlock(subject: Subject) -> None:
     subject.landlock_seen = landlock.denial_seen(subject.landlock_abi)
 
 
+def _restrict_landlock_coarsely(subject: Subject) -> None:
+    port = EGRESS_PORT if subject.told.spec.network == "proxy" else None
+    subject.landlock_abi = landlock.restrict(coarse_rules(subject.told), connect_port=port)
+    subject.landlock_seen = landlock.denial_seen(subject.landlock_abi)
+
+
+def coarse_rules(order: Order) -> list[landlock.Rule]:
+    """What a zygote and all its workers may reach at most: nothing is executed but what both have mounted for it.
+
+    The rules hold for the root of the template, which zygote and workers have in common, so also for what only a
+    worker gets mounted below it. No path of a worker is known here.
+    """
+    rules = [landlock.Rule("/", "write"), landlock.Rule("/dev", "device")]
+    return rules + [landlock.Rule(mount.target, "run") for mount in order.spec.mounts]
+
+
+def _attach_places(subject: Subject) -> None:
+    order = subject.told
+    rootfs.attach(order.spec, order.sources)
+    for source in order.sources:
+        os.close(source.fd)
+    subject.order = replace(order, sources=())
+
+
 def _forbid_everything(_: Subject) -> None:
     # Unlike the worker, init must reach a process outside its own domain: the worker, with signals.
     landlock.restrict((), scoped=False)
@@ -164,9 +192,12 @@ def landlock_rules(order: Order) -> list[landlock.Rule]:
 
 
 def _standard_streams(subject: Subject) -> None:
-    for number, fd in enumerate(subject.told.streams):
+    streams = subject.told.streams
+    for number, fd in enumerate(streams[:STREAMS]):
         os.dup2(fd, number)
-    syscalls.close_range(FIRST_FREE_FD)
+    for number, fd in enumerate(streams[STREAMS:], FIRST_FREE_FD):
+        os.dup2(fd, number)
+    syscalls.close_range(FIRST_FREE_FD + len(streams[STREAMS:]))
 
 
 def _hear_signals(_: Subject) -> None:
@@ -174,10 +205,25 @@ def _hear_signals(_: Subject) -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
+def filter_of(spec: SandboxSpec, layers: frozenset[str], *more: str) -> seccomp.Filter:
+    """The filter of a worker, with variants besides those that its layers ask for."""
+    variants = filter_variants(spec, layers) | frozenset(more)
+    return seccomp.filter_for(spec.seccomp, syscalls.MACHINE, variants)
+
+
+def _load_zygote_filter(subject: Subject) -> None:
+    subject.filter = filter_of(subject.told.spec, subject.told.layers, "zygote")
+
+
+def _restrict_seccomp_uncounted(subject: Subject) -> None:
+    # One process has one listener at most, and this one's calls are not yet any tenant's.
+    if subject.filter is None:
+        raise StepFailed("restrict-seccomp", 0, "no filter was loaded")
+    syscalls.seccomp_filter(subject.filter.plain)
+
+
 def _load_filter(subject: Subject) -> None:
-    order = subject.told
-    variants = filter_variants(order.spec, order.layers)
-    subject.filter = seccomp.filter_for(order.spec.seccomp, syscalls.MACHINE, variants)
+    subject.filter = filter_of(subject.told.spec, subject.told.layers)
 
 
 def _restrict_seccomp(subject: Subject) -> None:
@@ -222,7 +268,9 @@ STEPS: dict[str, Callable[[Subject], None]] = {
     "set-rlimits": _set_rlimits,
     "lock-capabilities": lambda _: privileges.lock_down(),
     "forbid-new-privileges": lambda _: privileges.forbid_new(),
+    "attach-places": _attach_places,
     "restrict-landlock": _restrict_landlock,
+    "restrict-landlock-coarsely": _restrict_landlock_coarsely,
     "forbid-everything": _forbid_everything,
     "die-with-init": _die_with_init,
     "drop-capabilities": lambda _: privileges.drop_capabilities(),
@@ -233,5 +281,7 @@ STEPS: dict[str, Callable[[Subject], None]] = {
     "standard-streams": _standard_streams,
     "show-memory": lambda _: privileges.show_memory(),
     "load-filter": _load_filter,
+    "load-zygote-filter": _load_zygote_filter,
+    "restrict-seccomp-uncounted": _restrict_seccomp_uncounted,
     "restrict-seccomp": _restrict_seccomp,
 }

@@ -5,6 +5,10 @@ worker, whose pid the kernel attaches), `{"confined": true}` (by init), `{"liste
 init, before the worker goes on), `{"running": true, "uncounted": why}`, `{"denied": {call: count}}` (since the last one),
 `{"ended": [code, signal]}`; from the fork server `{"mapped": true}` once the user exists, the order, `{"go": true}`,
 `{"signal": n}`.
+
+With a zygote: its init also says `{"stopped": true}` and `{"reaped": [pid, code, signal]}` and is told `{"stop": true}`
+and `{"continue": true}`; the init of a worker says `{"assembled": true}` and `{"sealed": true}`, and is told a second
+order in between (see `_zygote_init`).
 """
 
 import array
@@ -18,7 +22,7 @@ from sandbox.spec import SandboxSpec
 
 MAX_PACKET_BYTES = 256 * 1024
 _MAX_DESCRIPTORS = 80
-_STREAMS = 3
+STREAMS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +75,30 @@ def say_listening(gate: socket.socket, listener: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """An order as it came: its packet and its descriptors, all of them close-on-exec."""
+    """An order as it came: its packet and its descriptors, all of them close-on-exec. `streams` are the worker's."""
 
     packet: bytes
     descriptors: tuple[int, ...]
+    streams: int
 
     def pass_on(self, to: socket.socket) -> None:
         """Let the worker have the order, and the standard streams."""
-        socket.send_fds(to, [self.packet], self.descriptors[:_STREAMS])
+        socket.send_fds(to, [self.packet], self.descriptors[: self.streams])
 
     def read(self) -> Order:
         """The order for init, with everything."""
-        return _read(self.packet, self.descriptors)
+        return _read(self.packet, self.descriptors, self.streams)
 
     def read_as_worker(self) -> Order:
         """The order for the worker, who has only the streams."""
-        return _read(self.packet, self.descriptors[:_STREAMS])
+        return _read(self.packet, self.descriptors[: self.streams], self.streams)
 
 
-def receive(channel: socket.socket) -> Received | None:
-    """Wait for the order; None when the other side ends or has no use for this process."""
+def receive(channel: socket.socket, streams: int = STREAMS) -> Received | None:
+    """Wait for the order; None when the other side ends or has no use for this process.
+
+    `streams` of the descriptors are the worker's own: the standard streams, and a zygote's channel after them.
+    """
     # socket.recv_fds has no way to say that they are to be closed on exec.
     descriptors = array.array("i")
     space = socket.CMSG_LEN(_MAX_DESCRIPTORS * descriptors.itemsize)
@@ -98,13 +106,13 @@ def receive(channel: socket.socket) -> Received | None:
     for _, kind, data in ancillary:
         if kind == socket.SCM_RIGHTS:
             descriptors.frombytes(data)
-    return Received(packet, tuple(descriptors)) if packet else None
+    return Received(packet, tuple(descriptors), streams) if packet else None
 
 
-def _read(packet: bytes, descriptors: tuple[int, ...]) -> Order:
+def _read(packet: bytes, descriptors: tuple[int, ...], streams: int) -> Order:
     value = json.loads(packet)
     targets = cast("list[tuple[str, bool]]", value["targets"])
-    rest = list(descriptors[_STREAMS:])
+    rest = list(descriptors[streams:])
     root = rest.pop(0) if value["has_root"] and rest else -1
     return Order(
         spec=SandboxSpec.from_wire(value["spec"]),
@@ -113,7 +121,7 @@ def _read(packet: bytes, descriptors: tuple[int, ...]) -> Order:
         withdraw=tuple(value["withdraw"]),
         finish=tuple(value["finish"]),
         uid=value["uid"],
-        streams=descriptors[:_STREAMS],
+        streams=descriptors[:streams],
         root=root,
         sources=tuple(
             Source(fd, target, is_directory=is_directory)

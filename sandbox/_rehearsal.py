@@ -45,7 +45,7 @@ def prepare() -> None:
 
 def as_spare() -> None:
     """In an init, and in a worker to be, before they wait."""
-    rlimits.wanted(_order.Received(_packet(), ()).read().spec.limits, grouped=True)
+    rlimits.wanted(_order.Received(_packet(), (), 0).read().spec.limits, grouped=True)
 
 
 def as_fork_server(spare: int, group: Group, features: Features) -> None:

@@ -26,7 +26,8 @@ from sandbox._memory_watch import MemoryWatch
 from sandbox._spares import Spares
 from sandbox._trial import examine
 from sandbox._volumes import Volumes
-from sandbox._worker import Worker
+from sandbox._worker import Made, Worker
+from sandbox._zygotes import Zygotes
 from sandbox.cgroups import Driver
 from sandbox.errors import SandboxSetupFailed, SandboxUnsupported
 from sandbox.features import Features
@@ -34,10 +35,12 @@ from sandbox.layers import CGROUP_LAYERS, LAYERS, NAMESPACE_LAYERS
 from sandbox.messages import (
     PROTOCOL_VERSION,
     Denied,
+    Event,
     Hello,
     Kill,
     KillReason,
     MalformedMessage,
+    Prepare,
     Signal,
     Spawn,
     SpawnFailed,
@@ -78,6 +81,7 @@ class Server:
         self._spares = Spares()
         templates = ground.templates
         self._volumes = Volumes(self._poll, templates.site if templates else None, ground.data_owner)
+        self._zygotes = Zygotes(self, ground, features, START_TIMEOUT_SECONDS)
 
     def serve(self) -> None:
         """Until the runtime closes its side or dies; then every worker is ended and its groups are removed."""
@@ -86,6 +90,7 @@ class Server:
             self._turn()
         self._poll.unregister(self._control)
         self._spares.close()
+        self._zygotes.close()
         for worker in list(self._by_number.values()):
             self._end(worker)
         while self._by_number or self._volumes.busy:
@@ -108,6 +113,8 @@ class Server:
                 self._on_gate(self._by_gate[fd])
             elif fd in self._by_pidfd:
                 self._on_end(self._by_pidfd[fd])
+            elif fd in self._zygotes:
+                self._zygotes.on_packet(fd)
             elif fd in self._volumes:
                 self._on_volume(fd)
             else:
@@ -119,6 +126,7 @@ class Server:
         waits = [worker.deadline - now for worker in self._starting.values() if worker.failure is None]
         if not self._starting and (wanted_in := self._spares.wanted_in(now)) is not None:
             waits.append(wanted_in)
+        waits += [moment - now for moment in self._zygotes.moments(idle=not self._starting)]
         if self._leftovers or self._memory.looking:
             waits.append(_TIDY_MILLISECONDS / 1000)
         # Rounded up, so that when it is over the moment has come.
@@ -126,16 +134,19 @@ class Server:
 
     def _expire(self) -> None:
         now = time.monotonic()
+        self._zygotes.expire(now)
         for worker in self._starting.values():
             if worker.deadline <= now and worker.failure is None:
-                self._fail(worker, SandboxSetupFailed("start", 110, f"not done in {START_TIMEOUT_SECONDS} s"))
+                self.fail(worker, SandboxSetupFailed("start", 110, f"not done in {START_TIMEOUT_SECONDS} s"))
 
     def _idle(self) -> None:
         self._remove_groups()
         # Not beside a start: making a spare holds locks of the kernel's that the start would wait for.
+        if not self._starting:
+            self._zygotes.idle(time.monotonic())
         if not self._starting and self._spares.wanted_in(time.monotonic()) == 0:
             try:
-                spare = self._make(self._usual, None)
+                spare = self.make(Made(self._usual, is_spare=True))
             except SandboxSetupFailed:
                 self._spares.give_up()
             else:
@@ -162,28 +173,52 @@ class Server:
         match request:
             case Spawn():
                 self._start(request, descriptors)
+            case Prepare(spec):
+                self._zygotes.prepare(spec, time.monotonic())
             case Signal(number, signum):
                 worker = self._by_number.get(number)
                 if worker and worker.phase == "running" and signum in signal.valid_signals():
-                    _worker.tell(worker, {"signal": signum})
+                    self._signal(worker, signum)
             case Kill(number, reason):
                 worker = self._by_number.get(number)
                 if worker and worker.phase == "running":
                     self._end(worker, reason)
 
+    def _signal(self, worker: Worker, signum: int) -> None:
+        if worker.role == "worker":
+            _worker.tell(worker, {"signal": signum})
+        else:
+            self._zygotes.signal(worker, signum)
+
     def _start(self, request: Spawn, descriptors: list[int]) -> None:
         try:
-            worker = self._assign(request, descriptors)
+            if len(descriptors) != _STREAMS:
+                _refuse_descriptors(descriptors)
+            if request.spec.zygote is not None:
+                self._zygotes.start(request, descriptors, time.monotonic())
+                return
+            worker = self._assign(request)
         except (SandboxSetupFailed, SandboxUnsupported) as error:
             self._control.say(SpawnFailed(request.request, error))
             return
+        self.begin(worker, descriptors)
+
+    def begin(self, worker: Worker, descriptors: list[int]) -> None:
+        """Start a worker that knows its request and is prepared; `descriptors` stay the caller's."""
+        self._starting[worker.number] = worker
         try:
             spec, plan = worker.job()
             has_root = "rootfs" in plan.layers
             if self._volumes.claim(worker.number, spec, descriptors, has_root=has_root):
-                _worker.order(worker, self._ground, descriptors, self._volumes)
+                self._order(worker, descriptors)
         except SandboxSetupFailed as error:
-            self._fail(worker, error)
+            self.fail(worker, error)
+
+    def _order(self, worker: Worker, descriptors: list[int]) -> None:
+        if worker.role == "worker":
+            _worker.order(worker, self._ground, descriptors, self._volumes)
+        else:
+            self._zygotes.seal(worker, self._volumes)
 
     def _on_volume(self, pidfd: int) -> None:
         """Go on with whoever waited for it."""
@@ -191,36 +226,36 @@ class Server:
             worker = self._by_number[number]
             try:
                 if failure is not None:
-                    self._fail(worker, failure)
+                    self.fail(worker, failure)
                 elif worker.failure is None:
-                    _worker.order(worker, self._ground, streams, self._volumes)
+                    self._order(worker, streams)
             except SandboxSetupFailed as error:
-                self._fail(worker, error)
+                self.fail(worker, error)
             finally:
                 for fd in streams:
                     os.close(fd)
 
-    def _assign(self, request: Spawn, descriptors: list[int]) -> Worker:
+    def _assign(self, request: Spawn) -> Worker:
         """An init for the request: a spare one when it is prepared in just this way."""
-        if len(descriptors) != _STREAMS:
-            raise SandboxSetupFailed("read-request", 22, f"{len(descriptors)} descriptors, not {_STREAMS}")
         plan = decide(request.spec, self._features)
         usual = not request.spec.disable & _SHAPING_LAYERS
         worker = self._spares.take(plan.prepare) if usual else None
         if worker is None:
-            worker = self._make(plan.layers, request.spec.disable)
+            worker = self.make(Made(plan.layers, request.spec.disable))
         self._spares.want(time.monotonic())
         worker.request, worker.spec, worker.plan = request.request, request.spec, plan
         worker.phase, worker.deadline = "starting", time.monotonic() + START_TIMEOUT_SECONDS
-        self._starting[worker.number] = worker
         return worker
 
-    def _make(self, layers: frozenset[str], without: frozenset[str] | None) -> Worker:
+    # What zygotes need of the fork server, too
+
+    def make(self, how: Made) -> Worker:
+        """A prepared init, in the tables. Raises `SandboxSetupFailed`."""
         if len(self._by_number) >= MAX_WORKERS:
             raise SandboxSetupFailed("clone", 11, f"{MAX_WORKERS} workers are running")
         self._last_number += 1
         try:
-            worker = _worker.make(self._last_number, self._ground, self._driver, layers, without)
+            worker = _worker.make(self._last_number, self._ground, self._driver, how)
         except OSError as error:
             raise SandboxSetupFailed("clone", error.errno or 0, str(error.args[-1])) from None
         self._by_number[worker.number] = worker
@@ -231,6 +266,30 @@ class Server:
         self._memory.add(worker)
         return worker
 
+    def fail(self, worker: Worker, failure: SandboxSetupFailed | SandboxUnsupported) -> None:
+        """Note why it does not start, the first time, and end it."""
+        worker.failure = worker.failure or failure
+        self._end(worker)
+
+    def run(self, worker: Worker) -> None:
+        """Its program runs."""
+        worker.phase = "running"
+        self._starting.pop(worker.number, None)
+        if worker.role != "zygote":
+            self._control.say(_worker.spawned(worker))
+
+    def say(self, event: Event) -> None:
+        """Tell the runtime."""
+        self._control.say(event)
+
+    def watch(self, fd: int) -> None:
+        """Call `Zygotes.on_packet` when there is something to be read."""
+        self._poll.register(fd, select.POLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        """Undo `watch`."""
+        self._poll.unregister(fd)
+
     # A worker's life
 
     def _on_gate(self, worker: Worker) -> bool:
@@ -239,9 +298,11 @@ class Server:
         if received is None:
             return False
         message, sender = received
+        if worker.role != "worker" and self._zygotes.hear(worker, message):
+            return True
         match message:
             case {"failed": [str(step), int(number), str(detail)]}:
-                self._fail(worker, SandboxSetupFailed(step, number, detail))
+                self.fail(worker, SandboxSetupFailed(step, number, detail))
             case {"poised": [int(abi), denial]} if worker.phase == "starting":
                 seen = denial if isinstance(denial, str) else None
                 worker.poised = sender, _readback.Evidence(abi, seen)
@@ -257,10 +318,8 @@ class Server:
             case {"denied": dict(calls)} if worker.phase == "running":
                 _worker.count_denied(worker, calls)
                 self._say_denied(worker)
-            case {"ended": [int(code), None]}:
-                worker.ended = (code, None)
-            case {"ended": [None, int(signum)]}:
-                worker.ended = (None, signum)
+            case {"ended": [int() | None as code, int() | None as signum]}:
+                worker.ended = (code, signum)
             case _ if not message:
                 self._forget_gate(worker)
         return bool(message)
@@ -276,12 +335,10 @@ class Server:
             self._poll.unregister(worker.gate)
 
     def _run(self, worker: Worker) -> None:
-        if not worker.statuses:
-            self._fail(worker, SandboxSetupFailed("start", 0, "the worker ended before the program ran"))
-            return
-        worker.phase = "running"
-        del self._starting[worker.number]
-        self._control.say(_worker.spawned(worker))
+        if worker.statuses:
+            self.run(worker)
+        else:
+            self.fail(worker, SandboxSetupFailed("start", 0, "the worker ended before the program ran"))
 
     def _judge(self, worker: Worker) -> None:
         """Once both its sides are there: let the worker run if what the kernel says is what was planned."""
@@ -290,22 +347,18 @@ class Server:
         pid, evidence = worker.poised
         spec, plan = worker.job()
         if spec.network == "proxy" and not _readback.is_way_out(worker.listener):
-            self._fail(worker, SandboxSetupFailed("open-egress", 0, "the socket did not arrive"))
+            self.fail(worker, SandboxSetupFailed("open-egress", 0, "the socket did not arrive"))
             return
         try:
             found = _readback.statuses(pid, spec, plan, worker.group, evidence)
         except OSError as error:
-            self._fail(worker, SandboxSetupFailed("read-back", error.errno or 0))
+            self.fail(worker, SandboxSetupFailed("read-back", error.errno or 0))
             return
         if short := _readback.only_planned(found, plan):
-            self._fail(worker, SandboxUnsupported(short))
+            self.fail(worker, SandboxUnsupported(short))
             return
         worker.statuses = found
         _worker.tell(worker, {"go": True})
-
-    def _fail(self, worker: Worker, failure: SandboxSetupFailed | SandboxUnsupported) -> None:
-        worker.failure = worker.failure or failure
-        self._end(worker)
 
     def _end(self, worker: Worker, reason: KillReason = "killed") -> None:
         worker.killed = worker.killed or reason
@@ -326,7 +379,10 @@ class Server:
         _worker.bury(worker, self._ground)
         self._volumes.drop(worker.number)
         worker.group.kill()
-        if worker.phase == "running":
+        self._zygotes.forget(worker)
+        if worker.request < 0:
+            pass  # a spare one or a zygote: nobody was promised it
+        elif worker.phase == "running":
             self._say_denied(worker, last=True)
             self._control.say(_worker.exited(worker))
         elif worker.phase == "starting":
@@ -351,6 +407,10 @@ def _settle_signals() -> None:
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_IGN if number in IGNORED_SIGNALS else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _refuse_descriptors(descriptors: list[int]) -> NoReturn:
+    raise SandboxSetupFailed("read-request", 22, f"{len(descriptors)} descriptors, not {_STREAMS}")
 
 
 def main(descriptor: int, label: str) -> NoReturn:

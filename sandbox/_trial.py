@@ -173,7 +173,7 @@ def _explore(
     site = ground.templates.site if ground.templates else ""
     order = Order(_SPEC, usable, (), (), (), uid, (), root, ())
     stand_in, _ = socket.socketpair()
-    subject = _confine.Subject(stand_in, (), usable, site, order)
+    subject = _confine.Subject(stand_in, (), usable, site, order=order)
     leave = ("leave-old-root",) if "rootfs" in usable else ()
     for step in (*prepare_steps(usable), *confine_steps(usable), *leave, *finish_steps(usable)):
         layer = _LAYER_OF_STEP.get(step, "")

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, TypeVar
 
-from sandbox import _child, _order, _readback, namespaces, privileges, rootfs, seccomp, syscalls
+from sandbox import _child, _nest, _order, _readback, namespaces, privileges, rootfs, seccomp, syscalls
 from sandbox._confine import Subject
 from sandbox._ground import Ground
+from sandbox._nest import Within
 from sandbox._volumes import Volumes
 from sandbox.cgroups import Driver, Group
 from sandbox.errors import SandboxSetupFailed, SandboxUnsupported
@@ -24,6 +25,7 @@ from sandbox.messages import Exited, KillReason, Reason, Spawned
 from sandbox.rootfs import Source
 from sandbox.spec import DATA_TARGET, SandboxSpec, Volume
 from sandbox.steps import Plan, prepare_steps
+from sandbox.zygote_plan import prepare_zygote_steps
 
 _Result = TypeVar("_Result")
 
@@ -37,6 +39,9 @@ _NONSENSE: dict[str, object] = {"failed": ["gate", 0, "the worker's init does no
 
 _CREDENTIALS_BYTES = 12  # struct ucred: pid, uid, gid (unix(7))
 _DESCRIPTOR_BYTES = 4
+
+
+Role = Literal["worker", "zygote", "site"]
 
 
 @dataclass
@@ -68,6 +73,7 @@ class Worker:
     uncounted: str = ""
     denied_calls: dict[str, int] = field(default_factory=dict)
     denied_unsaid: dict[str, int] = field(default_factory=dict)
+    role: Role = "worker"
 
     def take_listener(self) -> int | None:
         """The descriptor of the worker's way out, if there is one; whoever takes it owns it."""
@@ -81,16 +87,26 @@ class Worker:
         return self.spec, self.plan
 
 
-def make(
-    number: int, ground: Ground, driver: Driver, layers: frozenset[str], without: frozenset[str] | None = None
-) -> Worker:
-    """Clone an init that prepares itself for `layers` and then waits for its order. Raises `OSError`.
+@dataclass(frozen=True, slots=True)
+class Made:
+    """How an init is made: for which layers, without which groups on purpose, for what, and where.
 
-    `without` are the control groups to leave out; None for a spare, which has them all and whose order is not on its way.
+    For a spare no order is on its way yet.
     """
-    prepare = prepare_steps(layers)
+
+    layers: frozenset[str]
+    without: frozenset[str] = frozenset()
+    role: Role = "worker"
+    within: Within | None = None
+    is_spare: bool = False
+
+
+def make(number: int, ground: Ground, driver: Driver, how: Made) -> Worker:
+    """Clone an init that prepares itself and then waits for its order. Raises `OSError`."""
+    layers, within = how.layers, how.within
+    prepare = prepare_zygote_steps(layers) if how.role == "zygote" else prepare_steps(layers)
     with ExitStack() as undo:
-        group = driver.create(f"worker-{number}", without=without or frozenset())
+        group = driver.create(f"worker-{number}", without=how.without)
         undo.callback(group.remove)
         uid = ground.users.take()
         undo.callback(ground.users.give_back, uid)
@@ -99,15 +115,17 @@ def make(
         with theirs:
             born_in, entries = group.entry()
             try:
-                cloned = syscalls.clone(namespaces.clone_flags(layers), born_in)
+                flags = namespaces.clone_flags(layers)
+                cloned = _nest.clone(flags, born_in, within) if within else syscalls.clone(flags, born_in)
                 if cloned is None:
                     site = ground.templates.site if ground.templates else ""
-                    _child.main(Subject(theirs, entries, layers, site, is_spare=without is None), prepare)
+                    subject = Subject(theirs, entries, layers, site, how.role, is_spare=how.is_spare)
+                    _child.main(subject, prepare)
             finally:
                 for fd in (*entries, *(() if born_in is None else (born_in,))):
                     os.close(fd)
         undo.pop_all()
-    worker = Worker(number, cloned.pid, cloned.pidfd, ours, group, uid, layers, prepare)
+    worker = Worker(number, cloned.pid, cloned.pidfd, ours, group, uid, layers, prepare, role=how.role)
     try:
         ours.setblocking(False)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -137,12 +155,10 @@ def order(worker: Worker, ground: Ground, streams: list[int], volumes: Volumes) 
     root = -1
     try:
         if "rootfs" in plan.layers and ground.templates is not None:
-            sources += _attempt("open-mounts", lambda: rootfs.open_sources(spec))
-            for volume in spec.kept():
-                step = "open-data" if volume.target == DATA_TARGET else "open-volume"
-                sources.append(_attempt(step, partial(_open_kept, worker, ground, volume, volumes)))
+            sources += attempt("open-mounts", lambda: rootfs.open_sources(spec.mounts))
+            open_volumes(worker, ground, volumes, sources)
             templates = ground.templates
-            root = _attempt("open-root", lambda: templates.open(spec, sources))
+            root = attempt("open-root", lambda: templates.open(spec, sources))
         told = _order.Order(
             spec=spec,
             layers=plan.layers,
@@ -154,15 +170,23 @@ def order(worker: Worker, ground: Ground, streams: list[int], volumes: Volumes) 
             root=root,
             sources=tuple(sources),
         )
-        _attempt("send-order", lambda: _order.send(worker.gate, told))
+        attempt("send-order", lambda: _order.send(worker.gate, told))
         # While init is at work already: the program does not run before the caps have been read back.
-        _attempt("set-limits", lambda: worker.group.limit(spec.limits))
+        attempt("set-limits", lambda: worker.group.limit(spec.limits))
         # The next inits are forks of this process and must not carry this worker's secrets.
         worker.spec = replace(spec, env=())
     finally:
         for fd in (root, *(source.fd for source in sources)):
             if fd >= 0:
                 os.close(fd)
+
+
+def open_volumes(worker: Worker, ground: Ground, volumes: Volumes, sources: list[Source]) -> None:
+    """Add its volumes, the data directory among them, to `sources`. Raises `SandboxSetupFailed`."""
+    spec, _ = worker.job()
+    for volume in spec.kept():
+        step = "open-data" if volume.target == DATA_TARGET else "open-volume"
+        sources.append(attempt(step, partial(_open_kept, worker, ground, volume, volumes)))
 
 
 def _open_kept(worker: Worker, ground: Ground, volume: Volume, volumes: Volumes) -> Source:
@@ -302,7 +326,8 @@ def why(code: int | None, signum: int | None, killed: KillReason | None, oom_kil
     return "signalled"
 
 
-def _attempt(step: str, action: Callable[[], _Result]) -> _Result:
+def attempt(step: str, action: Callable[[], _Result]) -> _Result:
+    """Do it; what the kernel refuses is a failure of that step of a start. Raises `SandboxSetupFailed`."""
     try:
         return action()
     except OSError as error:

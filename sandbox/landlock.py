@@ -52,6 +52,21 @@ class Rule:
     access: Access
 
 
+def portable(rules: Iterable[Rule], *, connect_port: int | None = None) -> dict[str, object]:
+    """The same as plain values, for a process that has none of this code.
+
+    The ruleset's attributes; every path with its rights, and those of them a file may have; the port's rule.
+    """
+    abi = syscalls.landlock_abi()
+    handled, attributes = _attributes(abi, scoped=True)
+    with_port = connect_port is not None and abi >= _NET_SINCE
+    return {
+        "attributes": attributes.hex(),
+        "paths": [[rule.path, _RIGHTS[rule.access] & handled, _FILE_RIGHTS] for rule in rules],
+        "port": struct.pack("=QQ", _CONNECT_TCP, connect_port).hex() if with_port else None,
+    }
+
+
 def restrict(rules: Iterable[Rule], *, scoped: bool = True, connect_port: int | None = None) -> int:
     """Apply `rules` to this process and all it will start, and give the ABI version used. Needs no-new-privs.
 
@@ -59,12 +74,7 @@ def restrict(rules: Iterable[Rule], *, scoped: bool = True, connect_port: int | 
     may be bound, and none connected to but `connect_port`.
     """
     abi = syscalls.landlock_abi()
-    handled = _ALL_OF_ABI.get(abi, _ALL_FROM_ABI_5)
-    attributes = struct.pack("=Q", handled)
-    if abi >= _NET_SINCE:
-        attributes += struct.pack("=Q", _BIND_TCP_AND_CONNECT_TCP)
-    if abi >= _SCOPE_SINCE and scoped:
-        attributes += struct.pack("=Q", _SCOPE_ABSTRACT_UNIX_AND_SIGNAL)
+    handled, attributes = _attributes(abi, scoped=scoped)
     ruleset = syscalls.landlock_create_ruleset(attributes)
     try:
         for rule in rules:
@@ -76,6 +86,17 @@ def restrict(rules: Iterable[Rule], *, scoped: bool = True, connect_port: int | 
     finally:
         os.close(ruleset)
     return abi
+
+
+def _attributes(abi: int, *, scoped: bool) -> tuple[int, bytes]:
+    """The file rights that are governed, and struct landlock_ruleset_attr."""
+    handled = _ALL_OF_ABI.get(abi, _ALL_FROM_ABI_5)
+    attributes = struct.pack("=Q", handled)
+    if abi >= _NET_SINCE:
+        attributes += struct.pack("=Q", _BIND_TCP_AND_CONNECT_TCP)
+    if abi >= _SCOPE_SINCE and scoped:
+        attributes += struct.pack("=Q", _SCOPE_ABSTRACT_UNIX_AND_SIGNAL)
+    return handled, attributes
 
 
 def _add(ruleset: int, rule: Rule, handled: int) -> None:

@@ -41,6 +41,13 @@ class Spawn:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepare:
+    """Have the zygote of such workers ready before the first of them is asked for. Nothing is answered."""
+
+    spec: SandboxSpec
+
+
+@dataclass(frozen=True, slots=True)
 class Signal:
     """Send `signum` to the worker's first process."""
 
@@ -120,7 +127,7 @@ class Hello:
     features: tuple[LayerStatus, ...]
 
 
-Request = Spawn | Signal | Kill
+Request = Spawn | Prepare | Signal | Kill
 Event = Spawned | SpawnFailed | Denied | Exited
 
 
@@ -129,6 +136,8 @@ def encode_request(request: Request) -> bytes:
     match request:
         case Spawn(number, spec):
             return _pack({"spawn": {"request": number, "spec": spec.to_wire()}})
+        case Prepare(spec):
+            return _pack({"prepare": {"spec": spec.to_wire()}})
         case Signal(worker, signum):
             return _pack({"signal": {"worker": worker, "signum": signum}})
         case Kill(worker, reason):
@@ -149,6 +158,11 @@ def decode_request(packet: bytes) -> Request:
                 return Spawn(number, SandboxSpec.from_wire(spec))
             except SpecInvalid as error:
                 raise SpecRefused(number, error) from None
+        case "prepare", {"spec": spec, **rest} if not rest:
+            try:
+                return Prepare(SandboxSpec.from_wire(spec))
+            except SpecInvalid as error:
+                raise MalformedMessage(error.message) from None
         case "signal", {"worker": int(worker), "signum": int(signum), **rest} if not rest:
             return Signal(worker, signum)
         case "kill", {"worker": int(worker), "reason": str(reason), **rest} if not rest:

@@ -11,13 +11,13 @@ import os
 import shutil
 import stat
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox import syscalls
-from sandbox.spec import SandboxSpec, Volume
+from sandbox.spec import Mount, SandboxSpec, Tmpfs, Volume
 
 # Directories that exist nearly everywhere and hold nothing a worker is ever given; the spawner covers one of them in
 # its own mount namespace, where nobody else sees it.
@@ -86,6 +86,24 @@ class Templates:
             Path(oldest).rmdir()
         return syscalls.open_tree(-100, self._made[key])
 
+    def hold(self, spec: SandboxSpec, targets: Iterable[tuple[str, bool]]) -> str:
+        """The place of a template of the caller's own, with room for `targets` (path, is a directory), to be dropped.
+
+        Every copy of one template has the same root, which is what rules on paths (landlock(7)) are bound to.
+        """
+        return self._make([*targets, *((tmpfs.target, True) for tmpfs in spec.scratch())])
+
+    @staticmethod
+    def copy(place: str) -> int:
+        """A detached copy of a held template; the caller closes it."""
+        return syscalls.open_tree(-100, place)
+
+    @staticmethod
+    def drop(place: str) -> None:
+        """Give up a held template; its copies live on."""
+        syscalls.umount(place, syscalls.MNT_DETACH)
+        Path(place).rmdir()
+
     def _make(self, targets: list[tuple[str, bool]]) -> str:
         self._count += 1
         root = Path(self.site, f"template-{self._count}")
@@ -109,11 +127,11 @@ class Templates:
         _make_devices(root)
 
 
-def open_sources(spec: SandboxSpec) -> list[Source]:
-    """What `spec` mounts from the host, its volumes excepted. On an error nothing stays open."""
+def open_sources(mounts: Iterable[Mount]) -> list[Source]:
+    """What is mounted from the host, opened. On an error nothing stays open."""
     sources: list[Source] = []
     try:
-        for mount in spec.mounts:
+        for mount in mounts:
             place = _open_place(mount.source, os.O_PATH)
             try:
                 attributes = _WRITABLE if mount.writable else _READ_ONLY
@@ -264,9 +282,7 @@ def assemble(
     trees = {source.target: source for source in sources}
     for target in sorted(sizes.keys() | trees.keys(), key=lambda path: path.count("/")):
         relative = target.lstrip("/")
-        outer = (place for place in sizes.keys() | trees.keys() if target.startswith(f"{place}/"))
-        if max(outer, key=len, default="") in sizes:
-            # The template's place for it is covered by an empty tmpfs.
+        if _is_covered(target, sizes.keys() | trees.keys(), sizes):
             _make_place(Path(relative), is_directory=target in sizes or trees[target].is_directory)
         if tmpfs := sizes.get(target):
             size = f"size={tmpfs.size_bytes},nr_inodes={tmpfs.inodes}"
@@ -277,6 +293,22 @@ def assemble(
             _move(trees[target].fd, relative)
     if proc >= 0:
         _move(proc, "proc")
+
+
+def attach(spec: SandboxSpec, sources: Iterable[Source]) -> None:
+    """Inside the root, which is in use already: move in what came later. Whoever uses it may have planted links."""
+    sizes = {tmpfs.target: tmpfs for tmpfs in spec.scratch()}
+    places = {*sizes, *(mount.target for mount in spec.mounts), *(volume.target for volume in spec.kept())}
+    for source in sorted(sources, key=lambda source: source.target.count("/")):
+        if _is_covered(source.target, places, sizes):
+            _make_place(Path(source.target), is_directory=source.is_directory)
+        _move(source.fd, source.target)
+
+
+def _is_covered(target: str, places: Iterable[str], sizes: Mapping[str, Tmpfs]) -> bool:
+    """Whether the template's place for it is covered by an empty tmpfs."""
+    outer = (place for place in places if target.startswith(f"{place}/"))
+    return max(outer, key=len, default="") in sizes
 
 
 def enter() -> None:

@@ -27,6 +27,7 @@ from sandbox.messages import (
     Kill,
     KillReason,
     MalformedMessage,
+    Prepare,
     Request,
     Signal,
     Spawn,
@@ -128,6 +129,17 @@ class Spawner:
             SpawnerGone: there is nobody to ask.
         """
         self._send(Spawn(request, spec), [stdin_fd, stdout_fd, stderr_fd])
+
+    def prepare(self, spec: SandboxSpec) -> None:
+        """Have the zygote of such workers ready before the first is asked for; nothing for a spec without one.
+
+        Only what all of them share is sent. Whether it could be done shows when a worker is asked for.
+
+        Raises:
+            SpecInvalid, SpawnerBusy, SpawnerGone: as `spawn`.
+        """
+        if spec.zygote is not None:
+            self._send(Prepare(replace(spec, env=())), [])
 
     def signal(self, worker: int, signum: int) -> None:
         """Send a signal to the worker's first process. An unknown worker is ignored."""

@@ -28,6 +28,8 @@ MAX_MOUNTS = 64
 MAX_TMPFS = 16
 MAX_ARGUMENTS = 1024
 MAX_VARIABLES = 1024
+# A server's own module brings in what it imports; more than a few are named only to catch what is imported late.
+MAX_PRELOAD = 64
 # A start itself needs some, and no language runtime does with fewer.
 MIN_FILES = 64
 
@@ -110,6 +112,43 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Zygote:
+    """Fork the worker from a process that has imported already, instead of starting its program with exec.
+
+    `interpreter` is the Python (3.9 or later) and its options, seen inside; `preload` the modules imported ahead. `run`
+    is what the worker then runs: `module` as `python -m` does, or `module:function` as an installed script does, with
+    `argv` as its sys.argv. `settings` are the environment of the importing: PYTHON... variables, and nothing secret,
+    for every worker forked from there can read them.
+    """
+
+    interpreter: tuple[str, ...]
+    preload: tuple[str, ...]
+    run: str
+    argv: tuple[str, ...]
+    settings: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_argv(self.interpreter)
+        _check_argv(self.argv)
+        _check_env(self.settings)
+        if not self.interpreter[0].startswith("/"):
+            raise SpecInvalid("a zygote's interpreter must be an absolute path inside")
+        if strange := [
+            key for key, _ in self.settings if not key.startswith("PYTHON") or key == "PYTHONHASHSEED"
+        ]:
+            raise SpecInvalid(f"{strange[0]} is no setting of a zygote: PYTHON..., and not the hash seed")
+        if not 1 <= len(self.preload) <= MAX_PRELOAD or not all(map(_is_module, self.preload)):
+            raise SpecInvalid(f"a zygote imports 1 to {MAX_PRELOAD} modules, by their dotted names")
+        module, colon, attribute = self.run.partition(":")
+        if not _is_module(module) or (colon and not _is_module(attribute)):
+            raise SpecInvalid(f"{self.run!r} is neither a module nor module:function")
+
+
+def _is_module(name: object) -> bool:
+    return isinstance(name, str) and len(name) < 256 and all(part.isidentifier() for part in name.split("."))  # noqa: PLR2004
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSpec:
     """One worker to be. `disable` leaves layers out on purpose and exists for tests that prove a test can fail.
 
@@ -133,6 +172,7 @@ class SandboxSpec:
     network: Literal["none", "proxy"] = "none"
     require: frozenset[str] = frozenset()
     disable: frozenset[str] = frozenset()
+    zygote: Zygote | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -199,6 +239,7 @@ class SandboxSpec:
             tmpfs = cast("list[Mapping[str, int]]", fields.pop("tmpfs"))
             volumes = cast("list[Mapping[str, str]]", fields.pop("volumes"))
             env = cast("list[tuple[str, str]]", fields.pop("env"))
+            zygote = fields.pop("zygote")
             return cls(
                 argv=tuple(cast("list[str]", fields.pop("argv"))),
                 env=tuple((key, text) for key, text in env),
@@ -208,6 +249,7 @@ class SandboxSpec:
                 limits=Limits(**limits),  # type: ignore[arg-type]  # checked by Limits
                 require=frozenset(cast("list[str]", fields.pop("require"))),
                 disable=frozenset(cast("list[str]", fields.pop("disable"))),
+                zygote=None if zygote is None else _zygote_from_wire(zygote),
                 **fields,  # type: ignore[arg-type]  # checked by __post_init__
             )
         except (TypeError, ValueError, KeyError, AttributeError) as error:
@@ -226,6 +268,18 @@ def _check_seccomp(choice: str) -> None:
         raise SpecInvalid(
             f"seccomp profile {choice[:64]!r} is not known; allowed: {allowed}, or a profile as text"
         )
+
+
+def _zygote_from_wire(value: object) -> Zygote:
+    fields = dict(cast("Mapping[str, object]", value))
+    settings = cast("list[tuple[str, str]]", fields.pop("settings"))
+    return Zygote(
+        interpreter=tuple(cast("list[str]", fields.pop("interpreter"))),
+        preload=tuple(cast("list[str]", fields.pop("preload"))),
+        argv=tuple(cast("list[str]", fields.pop("argv"))),
+        settings=tuple((key, text) for key, text in settings),
+        **fields,  # type: ignore[arg-type]  # checked by Zygote
+    )
 
 
 def _check_argv(argv: tuple[str, ...]) -> None:

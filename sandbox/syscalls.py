@@ -14,8 +14,8 @@ from dataclasses import dataclass
 MACHINE = platform.machine()
 
 _NUMBERS_BY_MACHINE: dict[str, dict[str, int]] = {
-    "x86_64": {"pivot_root": 155, "capset": 126, "seccomp": 317, "clone": 56},
-    "aarch64": {"pivot_root": 41, "capset": 91, "seccomp": 277, "clone": 220},
+    "x86_64": {"pivot_root": 155, "capset": 126, "seccomp": 317, "clone": 56, "kcmp": 312},
+    "aarch64": {"pivot_root": 41, "capset": 91, "seccomp": 277, "clone": 220, "kcmp": 272},
 }
 _NUMBERS: dict[str, int] = {
     "open_tree": 428,
@@ -38,6 +38,7 @@ CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
+CLONE_PARENT = 0x00008000
 _CLONE_PIDFD = 0x00001000
 _CLONE_INTO_CGROUP = 0x200000000
 
@@ -76,6 +77,10 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
+# include/uapi/linux/kcmp.h
+KCMP_VM = 1
+KCMP_FILES = 2
+
 # include/uapi/linux/seccomp.h
 _SECCOMP_SET_MODE_FILTER = 1
 _SECCOMP_GET_NOTIF_SIZES = 3
@@ -125,13 +130,15 @@ def clone(flags: int, cgroup_fd: int | None = None) -> Cloned | None:
     pidfd = ctypes.c_int(-1)
     size = 88  # CLONE_ARGS_SIZE_VER2, which has the cgroup field (Linux 5.7)
     full = flags | _CLONE_PIDFD | (_CLONE_INTO_CGROUP if cgroup_fd is not None else 0)
-    fields = (full, ctypes.addressof(pidfd), 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, cgroup_fd or 0)
+    # A sibling (CLONE_PARENT) announces its end as its maker does; the kernel takes no signal for it.
+    ends_with = 0 if flags & CLONE_PARENT else signal.SIGCHLD
+    fields = (full, ctypes.addressof(pidfd), 0, 0, ends_with, 0, 0, 0, 0, 0, cgroup_fd or 0)
     arguments = ctypes.create_string_buffer(struct.pack("=11Q", *fields), size)
     ctypes.pythonapi.PyOS_BeforeFork()
     pid = int(_syscall(ctypes.c_long(_NUMBERS["clone3"]), arguments, ctypes.c_long(size)))
     number = ctypes.get_errno()
     if pid < 0 and number in {38, 1} and cgroup_fd is None:
-        legacy = ctypes.c_long(flags | _CLONE_PIDFD | signal.SIGCHLD)
+        legacy = ctypes.c_long(flags | _CLONE_PIDFD | ends_with)
         pid = int(_syscall(ctypes.c_long(_NUMBERS["clone"]), legacy, None, ctypes.byref(pidfd), None, None))
         number = ctypes.get_errno()
     if pid == 0:
@@ -151,6 +158,11 @@ def unshare(flags: int) -> None:
 def setns(fd: int, kind: int) -> None:
     """Join the namespace open as `fd`, which is of `kind`, one of the flags of `unshare` (setns(2))."""
     _libc_call("setns", fd, ctypes.c_ulong(kind))
+
+
+def shares(pid: int, other: int, kind: int) -> bool:
+    """Whether two processes have one memory (`KCMP_VM`) or one table of descriptors (`KCMP_FILES`) (kcmp(2))."""
+    return _call("kcmp", pid, other, kind, 0, 0) == 0
 
 
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
