@@ -331,7 +331,10 @@ class Zygotes:
             case {"reaped": [int(pid), code, signum]} if worker.number in self._zygotes:
                 self._on_reaped(self._zygotes[worker.number], pid, (code, signum))  # type: ignore[arg-type]  # ours
             case {"ended": _} if worker.number in self._zygotes:
-                self._break(self._zygotes[worker.number], SandboxSetupFailed("zygote", 0, "it ended"))
+                zygote = self._zygotes[worker.number]
+                if not zygote.retired and zygote.control is not None:
+                    self.on_packet(zygote.control.fileno())  # it may have said why
+                self._break(zygote, SandboxSetupFailed("zygote", 0, "it ended"))
             case {"assembled": True} if worker.number in self._sites:
                 self._join(self._sites[worker.number])
             case {"sealed": True} if worker.number in self._sites:
