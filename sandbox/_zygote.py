@@ -166,7 +166,7 @@ def _give_up(order: Packet) -> None:
         _call("capset", struct.pack("=Ii", _CAPABILITY_VERSION_3, 0), bytes(24))
     _prctl(_PR_SET_DUMPABLE, 1)
     # As Python itself sets them when it starts; whatever an import had set is undone.
-    usual = {
+    usual: dict[int, Any] = {
         signal.SIGINT: signal.default_int_handler,
         signal.SIGPIPE: signal.SIG_IGN,
         signal.SIGXFSZ: signal.SIG_IGN,
