@@ -28,6 +28,8 @@ HEAD_START_SECONDS: Final = 0.25
 # library is done with it, so a name server that never answers holds no more threads than this.
 MAX_LOOKUPS: Final = 4
 
+_NO_WAY: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL})
+
 Resolve = Callable[[str], list[str]]
 """Blocking: every address of a host name, as text. Raises `OSError` (`socket.gaierror`) where there is none."""
 
@@ -157,15 +159,16 @@ async def dial(addresses: list[Address], port: int) -> tuple[socket.socket, Addr
 def is_own(address: Address) -> str | None:
     """Why an address of this very machine is refused, also a public one: what listens here is not the internet.
 
-    Asks the routing table; a datagram socket that is connected sends nothing (ip(7)).
+    Asks the routing table; a datagram socket that is connected sends nothing (ip(7)). What cannot be judged is refused.
     """
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6  # noqa: PLR2004
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((str(address), 9))
             own = address_of(str(probe.getsockname()[0]))
-    except OSError:
-        return None  # no way there at all, which connecting will say
+    except OSError as error:
+        # No way there at all is what connecting will say better.
+        return None if error.errno in _NO_WAY else f"it cannot be judged: {error.strerror}"
     return "it is this machine's own" if own == address else None
 
 

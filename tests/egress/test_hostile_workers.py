@@ -78,6 +78,8 @@ def attempt(spawner: Spawner, lab, bait) -> Callable[..., str]:
 
 DIRECT = f"tcp(address, {HTTPS})"
 DIRECT6 = f"tcp(address6, {HTTPS}, AF_INET6)"
+# Connects by sending (tcp(7), TCP_FASTOPEN), which Landlock does not see: the empty network is what stops it.
+EARLY = f"socket.socket(AF_INET, SOCK_STREAM).sendto(b'x', 0x20000000, (address, {HTTPS}))"
 ASK = f"udp(address, {DNS})"
 ASK6 = f"udp(address6, {DNS}, AF_INET6)"
 SECCOMP, LANDLOCK, BOTH = ("seccomp",), ("landlock",), ("seccomp", "landlock")
@@ -89,6 +91,8 @@ SECCOMP, LANDLOCK, BOTH = ("seccomp",), ("landlock",), ("seccomp", "landlock")
         (DIRECT, (), "EACCES"),
         (DIRECT, LANDLOCK, "ENETUNREACH"),
         ("tcp(address, 3128)", (), "ENETUNREACH"),
+        (EARLY, (), "ENETUNREACH"),
+        (EARLY, LANDLOCK, "ENETUNREACH"),
         (DIRECT6, (), "EACCES"),
         (DIRECT6, LANDLOCK, "ENETUNREACH"),
         ("tcp('169.254.169.254', 80)", (), "EACCES"),
@@ -126,7 +130,7 @@ def test_no_other_way_leads_out(attempt, code, disable, seen):
 
 
 @pytest.mark.parametrize(
-    "code", [DIRECT, DIRECT6, ASK, ASK6, "tcp('127.0.0.1', int(loopback))", "unix('\\0' + abstract)"]
+    "code", [DIRECT, DIRECT6, EARLY, ASK, ASK6, "tcp('127.0.0.1', int(loopback))", "unix('\\0' + abstract)"]
 )
 def test_every_bait_is_there_to_be_had_without_the_layers(attempt, code):
     """The proof that the tests above can fail."""

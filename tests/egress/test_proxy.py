@@ -1,5 +1,6 @@
 """The proxy against whoever connects to it: what it refuses, what it does not let itself be made to hold."""
 
+import resource
 import ssl
 import time
 
@@ -126,6 +127,17 @@ async def test_this_machine_is_refused_at_every_address_it_has(local, lab, names
     async with local(API) as proxy:
         assert b"this machine" in await said(proxy, connect(API))
     assert counted(metrics) == {"address-refused": 1}
+
+
+def test_what_cannot_be_judged_is_refused() -> None:
+    """With no descriptor left there is no asking whose an address is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        why = is_own(address_of("1.1.1.1"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert why is not None
 
 
 async def test_an_answer_that_changes_afterwards_changes_nothing(local, lab, names, metrics):
