@@ -72,7 +72,10 @@ def settle() -> Ground:
     # What is made here has to be readable to workers, whatever the runtime was started with; they inherit this, too.
     os.umask(_UMASK)
     if os.geteuid() == 0:
-        ground = Ground(True, _own_users(), data_owner=privileges.WORKER_ID)
+        users = _own_users()
+        # Without users to give away nothing can be handed to one of them either.
+        owner = None if isinstance(users, OneUser) else privileges.WORKER_ID
+        ground = Ground(True, users, data_owner=owner)
     else:
         ground = Ground(False, OneUser(os.geteuid()))
     try:
@@ -95,9 +98,14 @@ def _enter_own_user_namespace() -> None:
     Path("/proc/self/gid_map").write_bytes(f"{gid} {gid} 1\n".encode())
 
 
-def _own_users() -> UserIds:
-    """A range of users no other spawner of this network namespace uses; a socket name, freed with us, is the claim."""
+def _own_users() -> UserIds | OneUser:
+    """A range of users no other spawner of this network namespace uses; a socket name, freed with us, is the claim.
+
+    A root that is the only user of its user namespace has none to give but itself, who outside is an ordinary user.
+    """
     first, count = _available()
+    if not count:
+        return OneUser(os.geteuid())
     if first != _FIRST_UID:
         return UserIds(first, count)
     for attempt in range(_SLOTS):

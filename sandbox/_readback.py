@@ -5,7 +5,7 @@ import socket
 from dataclasses import dataclass
 from functools import cache
 
-from sandbox import kernel_files, namespaces, rlimits
+from sandbox import kernel_files, namespaces, privileges, rlimits
 from sandbox.cgroups import Group
 from sandbox.egress import EGRESS_HOST, EGRESS_PORT
 from sandbox.layers import LAYERS, NAMESPACE_LAYERS, LayerStatus
@@ -31,7 +31,7 @@ def statuses(
     fields = _status_fields(pid)
     seen = [
         *_namespaces(pid, spec, plan.layers),
-        *([_rootfs(pid)] if "rootfs" in plan.layers else []),
+        *([_rootfs(pid, plan.without_proc)] if "rootfs" in plan.layers else []),
         _equals("no-new-privs", "NoNewPrivs", fields, "1"),
         _capabilities(fields),
         _landlock(evidence),
@@ -82,14 +82,17 @@ def _ours() -> dict[str, str]:
     return namespaces.own_identities()
 
 
-def _rootfs(pid: int) -> LayerStatus:
+def _rootfs(pid: int, without_proc: str) -> LayerStatus:
     for line in kernel_files.read(f"/proc/{pid}/mountinfo").splitlines():
         before, after = line.split(" - ", 1)
         fields = before.split()
         if fields[4] == "/":
             kind, options = after.split()[0], set(fields[5].split(","))
             if kind == "tmpfs" and {"ro", "nosuid", "nodev"} <= options:
-                return LayerStatus("rootfs", "enforced", "the root is a tmpfs of ours, ro,nosuid,nodev")
+                seen = "the root is a tmpfs of ours, ro,nosuid,nodev"
+                return LayerStatus(
+                    "rootfs", "enforced", f"{seen}, without /proc: {without_proc}" if without_proc else seen
+                )
             return LayerStatus("rootfs", "absent", f"the root is {kind} with {fields[5]}")
     return LayerStatus("rootfs", "absent", "no root mount is listed")
 
@@ -101,6 +104,8 @@ def _equals(layer: str, name: str, fields: dict[str, str], wanted: str) -> Layer
 
 def _capabilities(fields: dict[str, str]) -> LayerStatus:
     held = [name for name in _CAPABILITY_SETS if int(fields.get(name, "1"), 16)]
+    if held == ["CapBnd"] and fields.get("NoNewPrivs") == "1":
+        return LayerStatus("capabilities", "degraded", privileges.BOUNDED_BY_NO_NEW_PRIVS)
     if held:
         return LayerStatus("capabilities", "absent", f"not empty: {', '.join(held)}")
     return LayerStatus("capabilities", "enforced", "all five sets are empty")
@@ -124,5 +129,12 @@ def _rlimits(pid: int, spec: SandboxSpec, *, grouped: bool) -> LayerStatus:
 
 
 def only_planned(found: tuple[LayerStatus, ...], plan: Plan) -> tuple[LayerStatus, ...]:
-    """Layers that were planned and are nevertheless not enforced; the worker must not run then."""
-    return tuple(status for status in found if status.layer in plan.layers and status.state != "enforced")
+    """Layers that are less in force than was planned; the worker must not run then."""
+    degraded = {status.layer for status in plan.degraded}
+    return tuple(
+        status
+        for status in found
+        if status.layer in plan.layers
+        and status.state != "enforced"
+        and not (status.state == "degraded" and status.layer in degraded)
+    )

@@ -31,7 +31,7 @@ from sandbox._zygotes import Zygotes
 from sandbox.cgroups import Driver
 from sandbox.errors import SandboxSetupFailed, SandboxUnsupported
 from sandbox.features import Features
-from sandbox.layers import CGROUP_LAYERS, LAYERS, NAMESPACE_LAYERS
+from sandbox.layers import CGROUP_LAYERS, NAMESPACE_LAYERS
 from sandbox.messages import (
     PROTOCOL_VERSION,
     Denied,
@@ -76,7 +76,7 @@ class Server:
         self._memory = MemoryWatch(self._poll)
         self._leftovers: deque[Worker] = deque()
         self._last_number = 0
-        self._usual = frozenset(layer for layer in LAYERS if features.has(layer))
+        self._usual = features.applicable()
         self._starting: dict[int, Worker] = {}
         self._spares = Spares()
         templates = ground.templates
@@ -437,6 +437,6 @@ def main(descriptor: int, label: str) -> NoReturn:
         raise RuntimeError("the fork server must have one thread")
     with suppress(OSError):
         # Where the runtime has died meanwhile, the socket says so once more and everything is tidied up.
-        control.send(encode_hello(Hello(PROTOCOL_VERSION, features.layers)))
+        control.send(encode_hello(Hello(PROTOCOL_VERSION, features.layers, features.without_proc)))
     Server(Control(control), ground, driver, features).serve()
     sys.exit(0)

@@ -16,7 +16,7 @@ from sandbox._ground import Ground, settle
 from sandbox._order import Order
 from sandbox.cgroups import Driver, Group
 from sandbox.features import Features
-from sandbox.layers import CGROUP_LAYERS, LAYERS, NAMESPACE_LAYERS, LayerStatus
+from sandbox.layers import CGROUP_LAYERS, LAYERS, NAMESPACE_LAYERS, OWN_PROC, LayerStatus
 from sandbox.spec import Limits, SandboxSpec
 from sandbox.steps import confine_steps, finish_steps, prepare_steps
 
@@ -31,13 +31,13 @@ _LAYER_OF_STEP = {
     "load-filter": "seccomp",
     "become-worker-user": "userns",
     "private-mounts": "rootfs",
-    "mount-proc": "rootfs",
+    "mount-proc": OWN_PROC,
     "assemble-root": "rootfs",
     "enter-root": "rootfs",
     "leave-old-root": "rootfs",
     "set-hostname": "utsns",
     "forbid-user-namespaces": "userns",
-    "seal-proc": "rootfs",
+    "seal-proc": OWN_PROC,
     "set-rlimits": "rlimits",
     "lock-capabilities": "capabilities",
     "forbid-new-privileges": "no-new-privs",
@@ -46,6 +46,12 @@ _LAYER_OF_STEP = {
     "restrict-seccomp": "seccomp",
 }
 
+# Steps that are done in a /proc of the worker's own.
+_IN_PROC = frozenset({"forbid-user-namespaces", "seal-proc"})
+# Not a layer's failure, but what is less than whole about `capabilities`.
+_BOUNDING_SET = "bounding set"
+
+# Why, by layer; by `OWN_PROC` and `_BOUNDING_SET`, which are no layers, too.
 Failures = dict[str, str]
 
 
@@ -62,12 +68,17 @@ def examine(ground: Ground, driver: Driver) -> Features:
         ground.users.give_back(uid)
         group.kill()
         group.remove()
-    return Features(tuple(_status(layer, failures) for layer in LAYERS))
+    without_proc = failures.get(OWN_PROC, "")
+    return Features(tuple(_status(layer, failures, without_proc) for layer in LAYERS), without_proc)
 
 
-def _status(layer: str, failures: Failures) -> LayerStatus:
+def _status(layer: str, failures: Failures, without_proc: str) -> LayerStatus:
     if layer in failures:
         return LayerStatus(layer, "absent", failures[layer])
+    if layer == "capabilities" and _BOUNDING_SET in failures:
+        return LayerStatus(layer, "degraded", failures[_BOUNDING_SET])
+    if layer == "rootfs" and without_proc:
+        return LayerStatus(layer, "enforced", f"{_POSSIBLE}, without /proc: {without_proc}")
     return LayerStatus(layer, "enforced", _POSSIBLE)
 
 
@@ -166,24 +177,31 @@ def _explore(
                 syscalls.unshare(namespaces.FLAGS[layer])
             except OSError as error:
                 failures[layer] = _reason("unshare", error)
-    usable = layers - failures.keys()
-    if "mountns" not in usable:
-        usable -= {"rootfs"}
+    if "mountns" in failures or "mountns" not in layers:
         failures.setdefault("rootfs", "needs mountns")
+    usable = layers - failures.keys()
+    if {"rootfs", "pidns"} <= usable:
+        usable |= {OWN_PROC}
+    _take_steps(ground, usable, Order(_SPEC, usable, (), (), (), uid, (), root, ()), failures)
+    return failures
+
+
+def _take_steps(ground: Ground, usable: frozenset[str], order: Order, failures: Failures) -> None:
+    """Every step of a start that is some layer's; each failure is noted, and leaves the rest of that layer out."""
     site = ground.templates.site if ground.templates else ""
-    order = Order(_SPEC, usable, (), (), (), uid, (), root, ())
     stand_in, _ = socket.socketpair()
     subject = _confine.Subject(stand_in, (), usable, site, order=order)
     leave = ("leave-old-root",) if "rootfs" in usable else ()
     for step in (*prepare_steps(usable), *confine_steps(usable), *leave, *finish_steps(usable)):
         layer = _LAYER_OF_STEP.get(step, "")
-        if not layer or layer in failures:
+        if not layer or layer in failures or (step in _IN_PROC and OWN_PROC in failures):
             continue
         try:
             _confine.run_steps(subject, (step,))
         except _confine.StepFailed as failure:
             failures[layer] = str(failure)
-    return failures
+    if privileges.bounding_set_left():
+        failures[_BOUNDING_SET] = privileges.BOUNDED_BY_NO_NEW_PRIVS
 
 
 def _reason(what: str, error: OSError) -> str:
@@ -194,7 +212,7 @@ def main() -> None:
     """Print what this user can apply on this machine as JSON; the trial happens in this very process."""
     driver = cgroup_tree.open_driver("trial")
     try:
-        layers = examine(settle(), driver).layers
+        features = examine(settle(), driver)
     finally:
         driver.close()
-    sys.stdout.write(json.dumps([asdict(layer) for layer in layers]))
+    sys.stdout.write(json.dumps(asdict(features)))

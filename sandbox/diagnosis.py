@@ -113,8 +113,21 @@ def judge(features: Features, facts: Facts, sizes: LayerStatus) -> Diagnosis:
 
 def _finding(features: Features, facts: Facts, place: Place, layer: str) -> Finding:
     status = features.status(layer)
+    if (
+        layer == "rootfs"
+        and status.state == "enforced"
+        and features.without_proc
+        and facts.mounted.proc_covers
+    ):
+        covered = f"{status.reason}; covered: {', '.join(facts.mounted.proc_covers)}"
+        return Finding(
+            layer, "enforced", covered, remedy("proc-covered", place, layer=layer, needs=_needs(layer))
+        )
     if status.state == "enforced":
         return Finding(layer, "enforced", status.reason)
+    if layer == "capabilities" and status.state == "degraded":
+        # No user without privilege can have more of it, and nothing is to be done about that.
+        return Finding(layer, "degraded", status.reason)
     found = tuple(_obstacles(status, features, facts))
     fixes = (remedy(each, place, layer=layer, needs=_needs(layer)) for each in found)
     state, reason = status.state, _explained(status, found, facts)

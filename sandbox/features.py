@@ -2,18 +2,22 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from sandbox import _apart
 from sandbox.errors import SpawnerGone
-from sandbox.layers import LayerStatus, lacking
+from sandbox.layers import LAYERS, OWN_PROC, LayerStatus, lacking
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """One status per layer: `enforced` means that it was applied in a trial, anything else carries the reason."""
+    """One status per layer: `enforced` means that it was applied in a trial, anything else carries the reason.
+
+    `without_proc` says why a root cannot have a /proc of its own, and is empty where it can.
+    """
 
     layers: tuple[LayerStatus, ...]
+    without_proc: str = ""
 
     def __iter__(self) -> Iterator[LayerStatus]:
         return iter(self.layers)
@@ -25,9 +29,20 @@ class Features:
                 return status
         return LayerStatus(layer, "absent", "not probed")
 
+    def applicable(self) -> frozenset[str]:
+        """What is applied where nothing is left out on purpose: every layer that is not absent, and `OWN_PROC`."""
+        layers = frozenset(layer for layer in LAYERS if self.status(layer).state != "absent")
+        return with_proc(layers, self)
+
     def has(self, layer: str) -> bool:
         """Whether `layer` can be enforced."""
         return self.status(layer).state == "enforced"
+
+
+def with_proc(layers: frozenset[str], features: Features) -> frozenset[str]:
+    """The layers of a worker, and `OWN_PROC` where it has a /proc of its own."""
+    has_proc = {"rootfs", "pidns"} <= layers and not features.without_proc
+    return layers | {OWN_PROC} if has_proc else layers
 
 
 def unmet(features: Features, require: frozenset[str]) -> tuple[LayerStatus, ...]:
@@ -42,8 +57,8 @@ def probe() -> Features:
         SpawnerGone: the trial process could not run at all.
     """
     try:
-        found = cast("list[dict[str, str]]", _apart.ask("_trial"))
-        return Features(tuple(LayerStatus(**item) for item in found))  # type: ignore[arg-type]  # `_trial` wrote them
+        found = cast("dict[str, Any]", _apart.ask("_trial"))
+        return Features(tuple(LayerStatus(**item) for item in found["layers"]), found["without_proc"])
     except TypeError as error:
         raise SpawnerGone(f"the trial process did not answer: {type(error).__name__}") from None
 

@@ -26,6 +26,10 @@ LAYERS: tuple[str, ...] = (
 NAMESPACE_LAYERS: tuple[str, ...] = ("userns", "mountns", "pidns", "netns", "ipcns", "utsns", "cgroupns")
 CGROUP_LAYERS: tuple[str, ...] = ("cgroup.memory", "cgroup.pids", "cgroup.cpu")
 
+# Stands among the layers of a plan where a worker has a /proc of its own. It is no layer: without it there is less to be
+# seen, not more, and `rootfs` says so.
+OWN_PROC = "proc"
+
 State = Literal["enforced", "degraded", "absent"]
 
 

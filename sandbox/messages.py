@@ -125,6 +125,7 @@ class Hello:
 
     version: int
     features: tuple[LayerStatus, ...]
+    without_proc: str = ""
 
 
 Request = Spawn | Prepare | Signal | Kill
@@ -182,14 +183,14 @@ class SpecRefused(Exception):
 
 def encode_hello(hello: Hello) -> bytes:
     """The fork server's first packet."""
-    return _pack({"hello": {"version": hello.version, "features": [asdict(item) for item in hello.features]}})
+    return _pack({"hello": asdict(hello)})
 
 
 def decode_hello(packet: bytes) -> Hello:
     """The greeting in `packet`, or `MalformedMessage`."""
     match _unpack(packet):
-        case "hello", {"version": int(version), "features": list(features)}:
-            return Hello(version, _layers(features))
+        case "hello", {"version": int(version), "features": list(features), "without_proc": str(why)}:
+            return Hello(version, _layers(features), why)
     raise MalformedMessage("not a greeting")
 
 

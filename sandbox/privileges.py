@@ -5,6 +5,7 @@ See capabilities(7), credentials(7), prctl(2).
 
 import os
 import signal
+from collections.abc import Iterator
 from contextlib import suppress
 
 from sandbox import kernel_files, syscalls
@@ -16,6 +17,12 @@ WORKER_ID = 65533
 # NOROOT, NO_SETUID_FIXUP, NO_CAP_AMBIENT_RAISE, each locked, and KEEP_CAPS locked off (include/uapi/linux/securebits.h).
 _SECUREBITS = 0b11101111
 _MAX_CAPABILITIES = 64
+
+# Why `capabilities` is less than enforced for a user who has none to begin with.
+BOUNDED_BY_NO_NEW_PRIVS = (
+    "nothing is held, but the bounding set cannot be emptied without CAP_SETPCAP; "
+    "no-new-privs keeps what is in it from being gained"
+)
 
 _WORKER_OOM_SCORE_ADJ = 500
 
@@ -34,16 +41,31 @@ def become(uid: int, gid: int) -> None:
 
 
 def lock_down() -> None:
-    """No Linux capability can be gained any more: securebits locked, bounding and ambient sets emptied."""
-    syscalls.prctl(syscalls.PR_SET_SECUREBITS, _SECUREBITS)
+    """No Linux capability can be gained any more: securebits locked, bounding and ambient sets emptied.
+
+    Without CAP_SETPCAP only the last is possible: `bounding_set_left` tells.
+    """
     syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
+    try:
+        syscalls.prctl(syscalls.PR_SET_SECUREBITS, _SECUREBITS)
+        for number in _known_capabilities():
+            syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
+    except PermissionError:
+        return
+
+
+def bounding_set_left() -> bool:
+    """Whether something is left in the bounding set of this process."""
+    return any(syscalls.prctl(syscalls.PR_CAPBSET_READ, number) for number in _known_capabilities())
+
+
+def _known_capabilities() -> Iterator[int]:
     for number in range(_MAX_CAPABILITIES):
         try:
-            syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
-        except OSError as error:
-            if error.errno == 22:  # noqa: PLR2004 - EINVAL: the kernel knows no more
-                return
-            raise
+            syscalls.prctl(syscalls.PR_CAPBSET_READ, number)
+        except OSError:
+            return  # EINVAL: the kernel knows no more
+        yield number
 
 
 def forbid_new() -> None:

@@ -111,7 +111,7 @@ class Spawner:
             raise SpawnerGone(f"the fork server did not start: {error}") from None
         if hello.version != PROTOCOL_VERSION:
             raise SpawnerGone(f"the fork server speaks version {hello.version}, not {PROTOCOL_VERSION}")
-        self.features = Features(hello.features)
+        self.features = Features(hello.features, hello.without_proc)
         self._channel.setblocking(False)
 
     def fileno(self) -> int:

@@ -17,11 +17,12 @@ together becomes the worker's too (pivot_root(2) moves every process of the moun
 alone, from its resource limits on, each of the two does for itself, at the same time.
 """
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from sandbox.errors import SandboxUnsupported
-from sandbox.features import Features
-from sandbox.layers import LAYERS, NAMESPACE_LAYERS, LayerStatus, lacking
+from sandbox.features import Features, with_proc
+from sandbox.layers import LAYERS, NAMESPACE_LAYERS, OWN_PROC, LayerStatus, lacking
 from sandbox.spec import SandboxSpec
 
 # What makes the worker's loopback the only way out; without one of them there would be another, or nobody would know.
@@ -43,11 +44,14 @@ class Plan:
 
     `prepare` comes before the specification is known and before the fork of the worker, `confine` after it in init,
     which then takes the steps of `withdraw` while the worker takes those of `finish`. `absent` says why each other
-    layer is left out.
+    layer is left out, `degraded` which are applied as far as this place lets them, `without_proc` why there is no
+    /proc in a root of the worker's own.
     """
 
     layers: frozenset[str]
     absent: tuple[LayerStatus, ...]
+    degraded: tuple[LayerStatus, ...]
+    without_proc: str
     prepare: tuple[str, ...]
     confine: tuple[str, ...]
     withdraw: tuple[str, ...]
@@ -61,13 +65,22 @@ def decide(spec: SandboxSpec, features: Features) -> Plan:
         SandboxUnsupported: a required layer would be missing.
     """
     absent = _absent(spec, features)
+    degraded = {
+        status.layer: status
+        for status in features
+        if status.state == "degraded" and status.layer not in absent
+    }
     needed = spec.require | _needed_for_egress(spec)
-    if missing := lacking([*absent.values(), *_others_enforced(absent)], needed):
+    if missing := lacking(
+        [*_enforced(absent.keys() | degraded.keys()), *absent.values(), *degraded.values()], needed
+    ):
         raise SandboxUnsupported(missing)
-    layers = frozenset(LAYERS) - absent.keys()
+    layers = with_proc(frozenset(LAYERS) - absent.keys(), features)
     return Plan(
         layers,
         tuple(absent.values()),
+        tuple(degraded.values()),
+        "" if OWN_PROC in layers else features.without_proc or "it shows a pid namespace, and there is none",
         prepare_steps(layers),
         confine_steps(layers, egress=spec.network == "proxy"),
         withdraw_steps(layers),
@@ -84,7 +97,7 @@ def _needed_for_egress(spec: SandboxSpec) -> frozenset[str]:
 
 def prepare_steps(layers: frozenset[str]) -> tuple[str, ...]:
     """What a future init does before it knows for whom, ending with the fork of the worker."""
-    has_user, has_proc = "userns" in layers, {"rootfs", "pidns"} <= layers
+    has_user, has_proc = "userns" in layers, OWN_PROC in layers
     return _chosen(
         ("enter-cgroup", True),
         ("die-first", True),
@@ -169,7 +182,7 @@ def _absent(spec: SandboxSpec, features: Features) -> dict[str, LayerStatus]:
         depends = _DEPENDS.get(layer)
         if layer in spec.disable:
             absent[layer] = LayerStatus(layer, "absent", "left out on purpose")
-        elif not features.has(layer):
+        elif features.status(layer).state == "absent":
             absent[layer] = features.status(layer)
         elif depends in absent:
             absent[layer] = LayerStatus(layer, "absent", f"needs {depends}")
@@ -178,5 +191,5 @@ def _absent(spec: SandboxSpec, features: Features) -> dict[str, LayerStatus]:
     return absent
 
 
-def _others_enforced(absent: dict[str, LayerStatus]) -> list[LayerStatus]:
-    return [LayerStatus(layer, "enforced", "") for layer in LAYERS if layer not in absent]
+def _enforced(others: AbstractSet[str]) -> list[LayerStatus]:
+    return [LayerStatus(layer, "enforced", "") for layer in LAYERS if layer not in others]

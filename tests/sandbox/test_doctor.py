@@ -74,6 +74,7 @@ def test_a_stock_container_is_recognised_and_its_filter_is_named(examined, place
 
 def test_with_the_shipped_filter_the_container_is_told_of_its_covered_proc(examined):
     found = examined(replace(CONTAINER_USER, allow_namespaces=True))
+    assert found["states"]["rootfs"] == "enforced"
     assert "systempaths=unconfined" in found["fixes"]["rootfs"]
     assert "seccomp" not in found["fixes"]["rootfs"]
 
