@@ -134,7 +134,11 @@ def _assemble_root(subject: Subject) -> None:
 
 
 def _set_rlimits(subject: Subject) -> None:
-    rlimits.apply(subject.told.spec.limits, grouped="cgroup.pids" in subject.told.layers)
+    order = subject.told
+    # The worker's user is the runtime's own where neither a namespace nor privilege gives it another.
+    shares_user = "userns" not in order.layers and order.uid == os.getuid()
+    others = rlimits.tasks_of(order.uid) if shares_user else 0
+    rlimits.apply(order.spec.limits, grouped="cgroup.pids" in order.layers, others=others)
 
 
 def _restrict_landlock(subject: Subject) -> None:
@@ -207,7 +211,7 @@ def _hear_signals(_: Subject) -> None:
 
 def filter_of(spec: SandboxSpec, layers: frozenset[str], *more: str) -> seccomp.Filter:
     """The filter of a worker, with variants besides those that its layers ask for."""
-    variants = filter_variants(spec, layers) | frozenset(more)
+    variants = filter_variants(spec.network, layers) | frozenset(more)
     return seccomp.filter_for(spec.seccomp, syscalls.MACHINE, variants)
 
 

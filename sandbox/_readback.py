@@ -36,12 +36,13 @@ def statuses(
         _capabilities(fields),
         _landlock(evidence),
         _equals("seccomp", "Seccomp", fields, _SECCOMP_FILTER),
-        _rlimits(pid, spec, grouped="cgroup.pids" in plan.layers),
+        _rlimits(pid, spec, plan),
         *group.statuses(pid, spec.limits),
     ]
     found = {status.layer: status for status in seen} | {status.layer: status for status in plan.absent}
     if found["cgroup.pids"].state == "absent" and spec.limits.pids and found["rlimits"].state == "enforced":
-        reason = f"RLIMIT_NPROC holds the cap instead of a group: {found['cgroup.pids'].reason}"
+        how = "with all else that this user runs" if _shares_user(plan) else "instead of a group"
+        reason = f"RLIMIT_NPROC holds the cap {how}: {found['cgroup.pids'].reason}"
         found["cgroup.pids"] = LayerStatus("cgroup.pids", "degraded", reason)
     return tuple(found[layer] for layer in LAYERS)
 
@@ -53,6 +54,11 @@ def is_way_out(fd: int | None) -> bool:
     with socket.socket(fileno=os.dup(fd)) as listener:
         listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         return bool(listens) and listener.getsockname() == (EGRESS_HOST, EGRESS_PORT)
+
+
+def _shares_user(plan: Plan) -> bool:
+    """Whether the worker runs as the same user as everything of the runtime."""
+    return "userns" not in plan.layers and os.geteuid() != 0
 
 
 def _status_fields(pid: int) -> dict[str, str]:
@@ -121,8 +127,11 @@ def _landlock(evidence: Evidence) -> LayerStatus:
     return LayerStatus("landlock", "enforced", f"ABI {evidence.landlock_abi}, {evidence.landlock_denial}")
 
 
-def _rlimits(pid: int, spec: SandboxSpec, *, grouped: bool) -> LayerStatus:
-    above = rlimits.read_back(kernel_files.read(f"/proc/{pid}/limits"), spec.limits, grouped=grouped)
+def _rlimits(pid: int, spec: SandboxSpec, plan: Plan) -> LayerStatus:
+    text = kernel_files.read(f"/proc/{pid}/limits")
+    above = rlimits.read_back(
+        text, spec.limits, grouped="cgroup.pids" in plan.layers, shares_user=_shares_user(plan)
+    )
     if above:
         return LayerStatus("rlimits", "absent", "; ".join(above))
     return LayerStatus("rlimits", "enforced", "as asked, and no core files")

@@ -18,7 +18,7 @@ from collections import deque
 from contextlib import suppress
 from typing import NoReturn
 
-from sandbox import _readback, _rehearsal, _worker, cgroup_tree, seccomp, syscalls
+from sandbox import _readback, _rehearsal, _worker, cgroup_tree, privileges, seccomp, syscalls
 from sandbox._confine import IGNORED_SIGNALS
 from sandbox._control import Control
 from sandbox._ground import Ground, settle
@@ -30,7 +30,7 @@ from sandbox._worker import Made, Worker
 from sandbox._zygotes import Zygotes
 from sandbox.cgroups import Driver
 from sandbox.errors import SandboxSetupFailed, SandboxUnsupported
-from sandbox.features import Features
+from sandbox.features import Features, exposes_spawner
 from sandbox.layers import CGROUP_LAYERS, NAMESPACE_LAYERS
 from sandbox.messages import (
     PROTOCOL_VERSION,
@@ -48,7 +48,7 @@ from sandbox.messages import (
     decode_request,
     encode_hello,
 )
-from sandbox.steps import decide
+from sandbox.steps import decide, filter_variants
 
 # A start is tens of milliseconds; a mount of something that hangs is what this bounds.
 START_TIMEOUT_SECONDS = 20.0
@@ -426,9 +426,12 @@ def main(descriptor: int, label: str) -> NoReturn:
     features = examine(ground, driver)
     # Read and compiled once here: every worker finds it done, in a root that holds no profile.
     if features.has("seccomp"):
+        usual = features.applicable()
         for profile in seccomp.SHIPPED:
-            for variants in (frozenset[str](), frozenset({"no-unix"})):
-                seccomp.filter_for(profile, syscalls.MACHINE, variants)
+            seccomp.filter_for(profile, syscalls.MACHINE, filter_variants("none", usual))
+    if exposes_spawner(features, os.geteuid()) and not features.has("userns"):
+        # Every init inherits it. Where they have users to be mapped they have to be open for that.
+        privileges.hide_memory()
     _rehearsal.prepare()
     # What stands now stays: no collection here or in an init writes to its pages, which all of them share.
     gc.collect()

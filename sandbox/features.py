@@ -39,6 +39,14 @@ class Features:
         return self.status(layer).state == "enforced"
 
 
+def exposes_spawner(features: Features, uid: int) -> bool:
+    """Whether a worker could name, as the same user, the processes it is started from.
+
+    `uid` is the spawner's user; root gives every worker another one.
+    """
+    return uid != 0 and not all(features.has(layer) for layer in ("userns", "pidns", "rootfs"))
+
+
 def with_proc(layers: frozenset[str], features: Features) -> frozenset[str]:
     """The layers of a worker, and `OWN_PROC` where it has a /proc of its own."""
     has_proc = {"rootfs", "pidns"} <= layers and not features.without_proc

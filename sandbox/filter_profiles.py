@@ -49,11 +49,12 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """A small change to a profile: `widen` and `allow` let more through, `narrow` then takes away, whatever came first."""
+    """A small change to a profile: `widen` and `allow` let more through, `narrow` and `refuse` then take away."""
 
     allow: frozenset[str] = frozenset()
     widen: dict[str, Condition] = field(default_factory=dict)
     narrow: dict[str, Condition] = field(default_factory=dict)
+    refuse: dict[str, int] = field(default_factory=dict)
 
 
 def action(word: str) -> int:
@@ -84,11 +85,16 @@ def read_profile(value: object, calls: frozenset[str]) -> Profile:
 
 def read_overlay(value: object, calls: frozenset[str]) -> Overlay:
     """The overlay that `value`, decoded JSON, means; raises `FilterInvalid` as `read_profile` does."""
-    fields = _object(value, (), {"why", "allow", "widen", "narrow"}, needed={"why"})
+    fields = _object(value, (), {"why", "allow", "widen", "narrow", "refuse"}, needed={"why"})
+    refuse = _object(fields.get("refuse", {}), ("refuse",))
     return Overlay(
         frozenset(_calls(fields.get("allow", []), ("allow",), calls)),
         _conditions(fields.get("widen", []), ("widen",), calls, {}),
         _conditions(fields.get("narrow", []), ("narrow",), calls, {}),
+        {
+            _call(call, ("refuse", call), calls, on_key=True): _answer(word, ("refuse", call))
+            for call, word in refuse.items()
+        },
     )
 
 
@@ -103,6 +109,7 @@ def overlaid(profile: Profile, overlays: Iterable[Overlay]) -> Profile:
     for overlay in chosen:
         for call, less in overlay.narrow.items():
             rules[call] = _narrowed(rules.get(call, profile.denied), less)
+        rules |= {call: answer for call, answer in overlay.refuse.items() if rules.get(call) == ALLOW}
     return replace(profile, rules=rules)
 
 

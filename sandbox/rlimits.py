@@ -1,6 +1,8 @@
 """Per-process caps that hold where no cgroup does (getrlimit(2), prlimit(2))."""
 
 import resource
+from contextlib import suppress
+from pathlib import Path
 
 from sandbox.spec import Limits
 
@@ -12,15 +14,18 @@ _PENDING_SIGNALS = 1024
 _INIT_PROCESSES = 1
 
 
+# PID_MAX_LIMIT (include/linux/threads.h): no limit is above it.
+_MOST_TASKS = 4 * 1024 * 1024
+
 # Where a group caps the processes too, it is to refuse first, because it counts what it refuses.
 _ABOVE_GROUP = 1
 
 
-def wanted(limits: Limits, *, grouped: bool) -> dict[int, int]:
+def wanted(limits: Limits, *, grouped: bool, others: int = 0) -> dict[int, int]:
     """The limits to set, soft and hard alike, by resource number; `grouped` where a group caps the processes too.
 
     The process limit counts every process of the worker's user: with a user per worker, or a user namespace per
-    worker (Linux 5.14), that is this worker alone.
+    worker (Linux 5.14), that is this worker alone. Else `others` is how many that user had before.
     """
     values = {
         resource.RLIMIT_CORE: 0,
@@ -34,13 +39,31 @@ def wanted(limits: Limits, *, grouped: bool) -> dict[int, int]:
     if limits.file_size_bytes is not None:
         values[resource.RLIMIT_FSIZE] = limits.file_size_bytes
     if limits.pids is not None:
-        values[resource.RLIMIT_NPROC] = limits.pids + _INIT_PROCESSES + (_ABOVE_GROUP if grouped else 0)
+        values[resource.RLIMIT_NPROC] = (
+            limits.pids + _INIT_PROCESSES + (_ABOVE_GROUP if grouped else 0) + others
+        )
     return values
 
 
-def apply(limits: Limits, *, grouped: bool) -> None:
+def tasks_of(uid: int) -> int:
+    """How many threads a user has now, as far as /proc shows them."""
+    count = 0
+    for place in Path("/proc").iterdir():
+        with suppress(OSError, KeyError, ValueError):
+            lines = (
+                (place / "status").read_text("utf-8", "replace").splitlines()
+                if place.name.isdecimal()
+                else []
+            )
+            fields = dict(line.split(":", 1) for line in lines)
+            if int(fields["Uid"].split()[0]) == uid:
+                count += int(fields["Threads"])
+    return count
+
+
+def apply(limits: Limits, *, grouped: bool, others: int = 0) -> None:
     """Set them on this process; a hard limit already below stays as it is."""
-    for number, value in wanted(limits, grouped=grouped).items():
+    for number, value in wanted(limits, grouped=grouped, others=others).items():
         _, hard = resource.getrlimit(number)
         lowered = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(number, (lowered, lowered))
@@ -56,10 +79,15 @@ _TITLES = {
 }
 
 
-def read_back(text: str, limits: Limits, *, grouped: bool) -> list[str]:
-    """What in `text`, a /proc/<pid>/limits, is above what was wanted; empty when all holds."""
+def read_back(text: str, limits: Limits, *, grouped: bool, shares_user: bool = False) -> list[str]:
+    """What in `text`, a /proc/<pid>/limits, is above what was wanted; empty when all holds.
+
+    With `shares_user` the process limit lies above what others of that user had, so that only its being one is judged.
+    """
     above = []
     expected = wanted(limits, grouped=grouped)
+    if shares_user and resource.RLIMIT_NPROC in expected:
+        expected[resource.RLIMIT_NPROC] = _MOST_TASKS
     for line in text.splitlines()[1:]:
         title, soft_and_hard = line[:26].strip(), line[26:].split()
         value = expected.get(_TITLES.get(title, -1))

@@ -90,7 +90,7 @@ def _own_profile(text: str) -> Profile:
 
 @cache
 def overlays() -> dict[str, Overlay]:
-    """The shipped overlays by name: `egress`, `zygote`, `no-unix`."""
+    """The shipped overlays by name."""
     values = json.loads((_PROFILES / "variants.json").read_text("utf-8"))
     return {name: read_overlay(value, call_names()) for name, value in values.items()}
 

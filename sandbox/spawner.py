@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from sandbox import ancillary, cgroup_tree
+from sandbox import ancillary, cgroup_tree, syscalls
 from sandbox.errors import SandboxError, SandboxSetupFailed, SpawnerBusy, SpawnerGone, SpecInvalid
-from sandbox.features import Features
+from sandbox.features import Features, exposes_spawner
 from sandbox.messages import (
     MAX_PACKET_BYTES,
     PROTOCOL_VERSION,
@@ -73,6 +73,9 @@ class Spawner:
     def start(cls, *, name: str = "mcphost") -> Self:
         """Start a fork server and wait, at most `START_TIMEOUT_SECONDS`, until it can take requests.
 
+        Where workers have this process's user and no namespaces of their own, this process is made unreadable to that
+        user (PR_SET_DUMPABLE): no core file, no debugger, and files of /proc/self that belong to root.
+
         Raises:
             SpecInvalid: `name`, a part of its control groups' names, is not 1-32 of a-z, 0-9 and hyphens.
             SpawnerGone: it ended or did not answer in time; nothing of it is left.
@@ -112,6 +115,8 @@ class Spawner:
         if hello.version != PROTOCOL_VERSION:
             raise SpawnerGone(f"the fork server speaks version {hello.version}, not {PROTOCOL_VERSION}")
         self.features = Features(hello.features, hello.without_proc)
+        if exposes_spawner(self.features, os.geteuid()):
+            syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         self._channel.setblocking(False)
 
     def fileno(self) -> int:

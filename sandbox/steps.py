@@ -160,11 +160,19 @@ def finish_steps(layers: frozenset[str]) -> tuple[str, ...]:
     )
 
 
-def filter_variants(spec: SandboxSpec, layers: frozenset[str]) -> frozenset[str]:
+def filter_variants(network: str, layers: frozenset[str]) -> frozenset[str]:
     """The variants of the seccomp profile that a worker gets."""
     # Without these two a worker sees the sockets of the place it runs in, and would be let in by some.
     own_sockets = {"rootfs", "netns"} <= layers
-    return frozenset(_chosen(("egress", spec.network == "proxy"), ("no-unix", not own_sockets)))
+    own_files, own_processes = "rootfs" in layers, "pidns" in layers
+    return frozenset(
+        _chosen(
+            ("egress", network == "proxy"),
+            ("no-unix", not own_sockets),
+            ("host-files", not own_files),
+            ("host-processes", not own_processes),
+        )
+    )
 
 
 def _chosen(*steps: tuple[str, bool]) -> tuple[str, ...]:
