@@ -426,6 +426,7 @@ def main(descriptor: int, label: str) -> NoReturn:
     features = examine(ground, driver)
     # Read and compiled once here: every worker finds it done, in a root that holds no profile.
     if features.has("seccomp"):
+        seccomp.overlays()
         usual = features.applicable()
         for profile in seccomp.SHIPPED:
             seccomp.filter_for(profile, syscalls.MACHINE, filter_variants("none", usual))

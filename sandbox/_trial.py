@@ -17,6 +17,7 @@ from sandbox._order import Order
 from sandbox.cgroups import Driver, Group
 from sandbox.features import Features
 from sandbox.layers import CGROUP_LAYERS, LAYERS, NAMESPACE_LAYERS, OWN_PROC, LayerStatus
+from sandbox.rootfs import Templates
 from sandbox.spec import Limits, SandboxSpec
 from sandbox.steps import confine_steps, finish_steps, prepare_steps
 
@@ -60,6 +61,8 @@ def examine(ground: Ground, driver: Driver) -> Features:
     failures: Failures = dict(driver.missing)
     if ground.templates is None:
         failures |= dict.fromkeys(("mountns", "rootfs"), ground.mounts_missing)
+    elif why := _template_refused(ground.templates):
+        failures["rootfs"] = why
     group = driver.create("trial")
     uid = ground.users.take()
     try:
@@ -70,6 +73,15 @@ def examine(ground: Ground, driver: Driver) -> Features:
         group.remove()
     without_proc = failures.get(OWN_PROC, "")
     return Features(tuple(_status(layer, failures, without_proc) for layer in LAYERS), without_proc)
+
+
+def _template_refused(templates: Templates) -> str:
+    """Why no root can be handed to a worker; empty when one can."""
+    try:
+        os.close(templates.open(_SPEC, []))
+    except OSError as error:
+        return _reason("open-root", error)
+    return ""
 
 
 def _status(layer: str, failures: Failures, without_proc: str) -> LayerStatus:
@@ -89,9 +101,8 @@ def _try_all(ground: Ground, group: Group, uid: int, known: Failures) -> Failure
         group.limit(_LIMITS)
     for layers in (("userns", "pidns"), ("userns",), ("pidns",), ()):
         try:
-            report = _run(
-                ground, group, uid, frozenset(NAMESPACE_LAYERS) - known.keys() - failures.keys(), layers
-            )
+            left = frozenset(LAYERS) - known.keys() - failures.keys() - {"userns", "pidns"}
+            report = _run(ground, group, uid, left | set(layers))
         except OSError as error:
             failures |= {layer: _reason(layer, error) for layer in layers if layer not in failures}
             continue
@@ -100,15 +111,8 @@ def _try_all(ground: Ground, group: Group, uid: int, known: Failures) -> Failure
     raise RuntimeError(f"no process can be made here, confined or not: {failures}")
 
 
-def _run(
-    ground: Ground, group: Group, uid: int, namespaces_left: frozenset[str], at_clone: tuple[str, ...]
-) -> Failures:
-    layers = (
-        (frozenset(LAYERS) - frozenset(NAMESPACE_LAYERS))
-        | (namespaces_left - {"userns", "pidns"})
-        | set(at_clone)
-    )
-    root = ground.templates.open(_SPEC, []) if ground.templates else -1
+def _run(ground: Ground, group: Group, uid: int, layers: frozenset[str]) -> Failures:
+    root = ground.templates.open(_SPEC, []) if ground.templates and "rootfs" in layers else -1
     report, report_end = os.pipe2(os.O_CLOEXEC)
     gate, gate_end = os.pipe2(os.O_CLOEXEC)
     born_in, entries = group.entry()
@@ -177,8 +181,8 @@ def _explore(
                 syscalls.unshare(namespaces.FLAGS[layer])
             except OSError as error:
                 failures[layer] = _reason("unshare", error)
-    if "mountns" in failures or "mountns" not in layers:
-        failures.setdefault("rootfs", "needs mountns")
+    if "mountns" in failures and "rootfs" in layers:
+        failures["rootfs"] = "needs mountns"
     usable = layers - failures.keys()
     if {"rootfs", "pidns"} <= usable:
         usable |= {OWN_PROC}

@@ -50,12 +50,12 @@ class Plan:
 
     layers: frozenset[str]
     absent: tuple[LayerStatus, ...]
-    degraded: tuple[LayerStatus, ...]
-    without_proc: str
     prepare: tuple[str, ...]
     confine: tuple[str, ...]
     withdraw: tuple[str, ...]
     finish: tuple[str, ...]
+    degraded: tuple[LayerStatus, ...] = ()
+    without_proc: str = ""
 
 
 def decide(spec: SandboxSpec, features: Features) -> Plan:
@@ -79,12 +79,12 @@ def decide(spec: SandboxSpec, features: Features) -> Plan:
     return Plan(
         layers,
         tuple(absent.values()),
-        tuple(degraded.values()),
-        "" if OWN_PROC in layers else features.without_proc or "it shows a pid namespace, and there is none",
         prepare_steps(layers),
         confine_steps(layers, egress=spec.network == "proxy"),
         withdraw_steps(layers),
         finish_steps(layers),
+        tuple(degraded.values()),
+        "" if OWN_PROC in layers else features.without_proc or "it shows a pid namespace, and there is none",
     )
 
 
