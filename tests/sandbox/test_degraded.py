@@ -4,6 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,10 +35,12 @@ print(json.dumps({"features": found, "out": done.stdout.decode(), "errors": done
 
 
 @pytest.fixture(scope="module")
-def packages(tmp_path_factory) -> str:
-    folder = modes.copy_package(tmp_path_factory.mktemp("degraded") / "copy")
-    shutil.copy(HERE / "degraded.py", folder)
-    return str(folder)
+def packages() -> Iterator[str]:
+    # Not below pytest's own folder, which another run may close to others at any moment.
+    with tempfile.TemporaryDirectory() as folder:
+        modes.copy_package(Path(folder))
+        shutil.copy(HERE / "degraded.py", folder)
+        yield folder
 
 
 @pytest.fixture(scope="module")
