@@ -121,10 +121,15 @@ class EgressProxy:
         self._pace = RateLimiter(self._bounds.pace)
         self._logged = RateLimiter(LOGGED)
         self._unlogged = 0
-        self.open = 0
+        self._held: set[socket.socket] = set()
 
     def __repr__(self) -> str:
         return f"<EgressProxy {'/'.join(self._labels)} {self.open} open>"
+
+    @property
+    def open(self) -> int:
+        """Connections that are being carried or refused."""
+        return len(self._held)
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
@@ -135,6 +140,8 @@ class EgressProxy:
                 yield
         finally:
             self._listener.close()
+            for accepted in self._held:
+                accepted.close()  # its task was cancelled before it began
 
     async def _accept(self, tasks: anyio.abc.TaskGroup) -> None:
         while True:
@@ -142,7 +149,9 @@ class EgressProxy:
             if wait := self._pace.wait_for(anyio.current_time()):
                 await anyio.sleep(wait)
                 self._pace.wait_for(anyio.current_time())
-            tasks.start_soon(self._attend, await self._next())
+            accepted = await self._next()
+            self._held.add(accepted)
+            tasks.start_soon(self._attend, accepted)
 
     async def _next(self) -> socket.socket:
         while True:
@@ -151,7 +160,8 @@ class EgressProxy:
                 accepted, _ = self._listener.accept()
             except OSError as error:
                 if error.errno in _SHORT:
-                    logger().warning("egress_short_of_descriptors", **self._keys, error=error.strerror)
+                    if not self._logged.wait_for(anyio.current_time()):
+                        logger().warning("egress_short_of_descriptors", **self._keys, error=error.strerror)
                     await anyio.sleep(SHORT_SECONDS)
                 elif error.errno not in _GONE:
                     raise
@@ -161,7 +171,6 @@ class EgressProxy:
 
     async def _attend(self, accepted: socket.socket) -> None:
         near, seen, started = Wire(accepted), _Seen(), anyio.current_time()
-        self.open += 1
         try:
             await self._carry(near, seen)
         except _Refused as refused:
@@ -174,7 +183,7 @@ class EgressProxy:
             logger().exception("egress_broke", **self._keys)
         finally:
             near.close()
-            self.open -= 1
+            self._held.discard(accepted)
             self._slots.release()
             self._tell(seen, anyio.current_time() - started)
 

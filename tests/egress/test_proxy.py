@@ -1,6 +1,7 @@
 """The proxy against whoever connects to it: what it refuses, what it does not let itself be made to hold."""
 
 import resource
+import socket
 import ssl
 import time
 
@@ -290,6 +291,25 @@ async def test_more_connections_than_the_bound_wait_outside(local, metrics):
             await stream.aclose()
         assert proxy.proxy.open <= 5
     assert counted(metrics) == {"not-listed": 30}
+
+
+async def test_a_connection_that_this_process_has_no_descriptor_for_waits_until_there_is_one(local, metrics):
+    async with local(API) as proxy:
+        with socket.socket() as client:
+            client.setblocking(False)
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+            try:
+                client.connect_ex(("127.0.0.1", proxy.port))
+                await anyio.wait_writable(client)
+                await anyio.sleep(SOON)  # for what must not happen
+                assert proxy.proxy.open == 0
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            client.send(connect("other.example.test:443"))
+            with anyio.fail_after(20):
+                await anyio.wait_readable(client)
+            assert b" 403 " in client.recv(1000)
 
 
 async def test_who_is_beyond_the_bound_is_served_when_another_ends(local, metrics):
