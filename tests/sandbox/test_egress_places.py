@@ -3,6 +3,8 @@
 import json
 import os
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,8 +48,14 @@ print(json.dumps(said))
 """
 
 
-def said_in(place: modes.Place, folder: Path) -> dict[str, list[str]]:
-    package = modes.copy_package(folder)
+@pytest.fixture(scope="module")
+def package() -> Iterator[Path]:
+    # Not below pytest's own folder, which every other pytest on this machine closes to other users when it starts.
+    with tempfile.TemporaryDirectory() as folder:
+        yield modes.copy_package(Path(folder))
+
+
+def said_in(place: modes.Place, package: Path) -> dict[str, list[str]]:
     command = modes.command(place, [modes.interpreter(place), "-c", PROGRAM])
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": str(package)}, cwd="/",
@@ -59,13 +67,13 @@ def said_in(place: modes.Place, folder: Path) -> dict[str, list[str]]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
 @pytest.mark.parametrize("name", ["root", "user"])
-def test_a_way_out_is_the_only_one_for_root_and_for_an_ordinary_user(name, tmp_path):
-    said = said_in(modes.PLACES[name], tmp_path / "package")
+def test_a_way_out_is_the_only_one_for_root_and_for_an_ordinary_user(name, package):
+    said = said_in(modes.PLACES[name], package)
     assert said["seen"] == ["it is you", "Permission denied", "Address family not supported by protocol"]
     assert "3128" in said["netns"][0]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a container's surroundings")
 @pytest.mark.parametrize("name", ["container", "container-user"])
-def test_where_there_is_no_network_namespace_there_is_no_way_out(name, tmp_path):
-    assert said_in(modes.PLACES[name], tmp_path / "package")["refused"] == ["netns"]
+def test_where_there_is_no_network_namespace_there_is_no_way_out(name, package):
+    assert said_in(modes.PLACES[name], package)["refused"] == ["netns"]
