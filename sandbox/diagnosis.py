@@ -100,13 +100,22 @@ class Diagnosis:
         }
 
 
-def judge(features: Features, facts: Facts, sizes: LayerStatus) -> Diagnosis:
-    """The diagnosis that trials and facts come to; `sizes` is what came of making a volume with a size."""
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What came of trying abilities: making a volume with a size, and forking a worker from a zygote."""
+
+    sizes: LayerStatus
+    zygote: LayerStatus
+
+
+def judge(features: Features, facts: Facts, outcomes: Outcomes) -> Diagnosis:
+    """The diagnosis that trials and facts come to."""
     place = recognise(facts.marks)
     findings = tuple(_finding(features, facts, place, layer) for layer in LAYERS)
     abilities = (
+        _zygote(features, facts, place, outcomes.zygote),
         *(make(features, facts, place) for make in _ABILITIES),
-        _sized_volumes(facts, place, sizes),
+        _sized_volumes(facts, place, outcomes.sizes),
     )
     return Diagnosis(place, facts.kernel.release, facts.process.uid, findings, abilities)
 
@@ -222,16 +231,17 @@ def _group_obstacle(status: LayerStatus, facts: Facts) -> Obstacle:
     return "groups-not-ours"
 
 
-def _zygote(features: Features, facts: Facts, place: Place) -> Ability:
-    found = _built_on("zygote", ZYGOTE_NEEDS, features, facts, place)
-    refused = facts.attempts.refused_calls or ()
-    missing = [call for call in _ZYGOTE_CALLS if call in refused]
-    if found.state == "missing" or not missing:
-        return found
-    fix = remedy(
-        "call-filter" if facts.process.filtered else "kernel-without", place, layer="kcmp", needs="5.12"
-    )
-    return Ability("zygote", "missing", f"{', '.join(missing)} cannot be called", fix)
+def _zygote(features: Features, facts: Facts, place: Place, outcome: LayerStatus) -> Ability:
+    if outcome.state == "enforced":
+        return Ability("zygote", "possible", outcome.reason)
+    needs = _built_on("zygote", ZYGOTE_NEEDS, features, facts, place)
+    if needs.state == "missing":
+        return needs
+    refused = [call for call in _ZYGOTE_CALLS if call in (facts.attempts.refused_calls or ())]
+    if refused and facts.process.filtered:
+        reason = f"a filter over this process refuses {', '.join(refused)}"
+        return Ability("zygote", "missing", reason, remedy("call-filter", place, layer="zygote"))
+    return Ability("zygote", "missing", outcome.reason, remedy("no-zygote", place, layer="zygote"))
 
 
 def _egress(features: Features, facts: Facts, place: Place) -> Ability:
@@ -278,7 +288,6 @@ def _denial_counting(features: Features, facts: Facts, place: Place) -> Ability:
 
 
 _ABILITIES: tuple[Callable[[Features, Facts, Place], Ability], ...] = (
-    _zygote,
     _egress,
     _groups,
     _denial_counting,

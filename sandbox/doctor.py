@@ -8,8 +8,8 @@ import textwrap
 from collections.abc import Iterable
 from contextlib import suppress
 
-from sandbox import _apart, _facts
-from sandbox.diagnosis import Ability, Diagnosis, Finding, judge
+from sandbox import _apart, _facts, _zygote_trial
+from sandbox.diagnosis import Ability, Diagnosis, Finding, Outcomes, judge
 from sandbox.errors import SpawnerGone
 from sandbox.features import Features, probe, probe_sizes
 from sandbox.layers import LAYERS, LayerStatus
@@ -20,7 +20,7 @@ _MIN_TEXT_COLUMNS = 30
 
 
 def diagnose(features: Features | None = None, directory: str | None = None) -> Diagnosis:
-    """What this process can apply here, why not more, and what to do; takes a quarter of a second.
+    """What this process can apply here, why not more, and what to do; takes half a second.
 
     `features` is what a probe or a fork server already found; without it a trial is made. `directory` is where volumes
     would lie, the temporary one by default; a small file is made there for a moment.
@@ -33,7 +33,7 @@ def diagnose(features: Features | None = None, directory: str | None = None) -> 
     with suppress(SpawnerGone):
         answers = _apart.ask("_attempts", "1" if facts.process.may_administer else "0")
         facts = _facts.with_attempts(facts, Attempts.from_wire(answers))
-    return judge(found, facts, _sizes(directory))
+    return judge(found, facts, Outcomes(_sizes(directory), _zygote_trial.attempt()))
 
 
 def _sizes(directory: str | None) -> LayerStatus:

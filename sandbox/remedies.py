@@ -28,6 +28,7 @@ Obstacle = Literal[
     "apparmor-profile",
     "no-notifications",
     "another-listener",
+    "no-zygote",
     "left-out",
 ]
 
@@ -267,6 +268,13 @@ _TEXTS: dict[tuple[Obstacle, Kind | None], str] = {
     ("apparmor-profile", "kubernetes"): (
         "The container runtime's AppArmor profile refuses mounts: load deploy/apparmor-mcphost on the nodes and set "
         "securityContext.appArmorProfile {type: Localhost, localhostProfile: mcphost}."
+    ),
+    ("no-zygote", None): (
+        "Start such servers by exec, or the runtime as root with the Linux capabilities that deploy/mcphost.service names."
+    ),
+    ("no-zygote", "systemd-unit"): (
+        "Start such servers by exec, or give the unit CapabilityBoundingSet= as deploy/mcphost.service has it, without "
+        "`User=`: `systemctl edit {unit}`."
     ),
     ("another-listener", None): (
         "Somebody listens to this process's system calls already, and the kernel allows one listener: start the runtime "

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from sandbox import LAYERS, Features, LayerStatus
-from sandbox.diagnosis import judge
+from sandbox.diagnosis import Outcomes, judge
 from sandbox.layers import CGROUP_LAYERS
 from sandbox.place import Attempts, Facts, Kernel, Kind, Marks, Mounted, Place, Process
 from sandbox.remedies import Obstacle, remedy
@@ -25,7 +25,8 @@ MARKS = {
 }
 EVERYTHING = Attempts(refused_calls=(), landlock_errno=0, notifier_errno=0, loop_errno=0, has_mkfs=True)
 
-SIZED = LayerStatus("volume-size", "enforced", "by doing it")
+FORKED = LayerStatus("zygote", "enforced", "by doing it")
+SIZED = Outcomes(LayerStatus("volume-size", "enforced", "by doing it"), FORKED)
 
 
 def features(*missing: str, reason: str = "unshare: Operation not permitted") -> Features:
@@ -194,7 +195,7 @@ def test_a_kernel_that_notifies_nobody_counts_no_denials():
 )
 def test_volumes_without_a_size_that_holds_have_a_remedy_for_the_place(attempts, place, words):
     facts = Facts(attempts=attempts, marks=MARKS[place])
-    unsized = LayerStatus("volume-size", "absent", "no free loop device")
+    unsized = Outcomes(LayerStatus("volume-size", "absent", "no free loop device"), FORKED)
     (ability,) = [
         each for each in judge(features(), facts, unsized).abilities if each.ability == "sized-volumes"
     ]
@@ -202,13 +203,28 @@ def test_volumes_without_a_size_that_holds_have_a_remedy_for_the_place(attempts,
     assert words in ability.fix
 
 
-def test_a_zygote_needs_calls_that_no_layer_needs():
-    facts = Facts(
-        process=replace(ORDINARY, seccomp_mode=2), attempts=replace(EVERYTHING, refused_calls=("kcmp",))
-    )
-    (zygote,) = [each for each in judge(features(), facts, SIZED).abilities if each.state == "missing"]
-    assert (zygote.ability, zygote.reason) == ("zygote", "kcmp cannot be called")
-    assert "filter" in zygote.fix
+@pytest.mark.parametrize(
+    ("found", "facts", "reason", "fix"),
+    [
+        (features(), Facts(), "setns: not permitted", "by exec"),
+        (features(), Facts(marks=MARKS["systemd-unit"]), "setns: not permitted", "CapabilityBoundingSet="),
+        (features("pidns"), Facts(), "needs pidns", "This kernel"),
+        (
+            features(),
+            Facts(
+                process=replace(ORDINARY, seccomp_mode=2),
+                attempts=replace(EVERYTHING, refused_calls=("kcmp",)),
+            ),
+            "a filter over this process refuses kcmp",
+            "outside of that filter",
+        ),
+    ],
+)
+def test_a_zygote_that_could_not_be_had_is_explained(found, facts, reason, fix):
+    outcomes = replace(SIZED, zygote=LayerStatus("zygote", "absent", "setns: not permitted"))
+    (zygote,) = [each for each in judge(found, facts, outcomes).abilities if each.ability == "zygote"]
+    assert (zygote.state, zygote.reason) == ("missing", reason)
+    assert fix in zygote.fix
 
 
 def test_what_is_built_on_a_missing_layer_is_missing_with_that_layers_remedy():
