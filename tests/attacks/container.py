@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.append(sys.argv[1])
 
-from sandbox import cgroups_v1, namespaces, seccomp, syscalls
+from sandbox import cgroups_v1, cgroups_v2, namespaces, seccomp, syscalls
 
 _ALLOW = 0x7FFF0000
 _REFUSE = 0x00050000
@@ -61,7 +61,7 @@ _STAND_INS = ("169.254.169.254", "10.0.0.1")
 def main(place: dict[str, Any], argv: list[str]) -> None:
     """Become `argv` there."""
     if place["delegated_groups"]:
-        _enter_delegated_groups(place["user"])
+        _enter_delegated_groups(place["user"] or 0)
     if place["stand_ins"]:
         _enter_network_of_stand_ins()
     if place["container"]:
@@ -86,27 +86,33 @@ def main(place: dict[str, Any], argv: list[str]) -> None:
 def _enter_delegated_groups(user: int) -> None:
     """Go into groups made for this; a parent stays behind to remove them."""
     name = f"attacks.{os.getpid()}"
-    own = [
-        place
-        for controller, place in cgroups_v1.own_places().items()
-        if controller in ("memory", "pids", "cpu")
-    ]
-    places = [place / name for place in own]
+    places = [place / name for place in _places_for_groups()]
     for place in places:
         place.mkdir()
-        for path in (place, place / "cgroup.procs", place / "tasks"):
-            os.chown(path, user, user)
+        for path in (place, *(place / file for file in ("cgroup.procs", "tasks", "cgroup.subtree_control"))):
+            if path.exists():
+                os.chown(path, user, user)
     child = os.fork()
     if child:
         try:
             _pass_through(child)
         finally:
             for place in places:
-                with suppress(OSError):
-                    place.rmdir()
+                for path in (*place.iterdir(), place):
+                    with suppress(OSError):
+                        path.rmdir()
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     for place in places:
         (place / "cgroup.procs").write_text("0")
+
+
+def _places_for_groups() -> list[Path]:
+    """Version 1: inside the own groups. Version 2: beside the own one, since a group that is divided holds nobody."""
+    own = cgroups_v1.own_places()
+    if found := [own[controller] for controller in ("memory", "pids", "cpu") if controller in own]:
+        return found
+    place = cgroups_v2.own_place()
+    return [] if place is None else [place.parent]
 
 
 def _enter_network_of_stand_ins() -> None:

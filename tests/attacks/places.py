@@ -22,7 +22,7 @@ MODES = {
     "user": modes.Place(user=modes.USER, stand_ins=True, delegated_groups=True),
     "degraded": modes.Place(container=True, stand_ins=True),
     "bubblewrap": modes.Place(user=modes.USER, stand_ins=True),
-    "v2": modes.Place(stand_ins=True),
+    "v2": modes.Place(stand_ins=True, delegated_groups=True),
 }
 
 _BOOT = "import sys; sys.path[:0] = sys.argv[1:2]; from attacks.trial import main; main()"

@@ -179,9 +179,10 @@ class Program:
 
 def ours(
     spawner: Spawner, base: Path, marker: str, off: frozenset[str] = frozenset(), limits: Limits = LIMITS,
-    seccomp: str = "default",
+    maps_data: bool = True,
 ) -> Ours:  # fmt: skip
-    """A worker with the layers `off` left out."""
+    """A worker with the layers `off` left out. Without `maps_data` its data directory is a plain writable mount."""
+    data = Mount(source=str(base / "data"), target="/data", writable=True)
     spec = SandboxSpec(
         name="attack",
         argv=_argv(marker),
@@ -189,10 +190,10 @@ def ours(
         mounts=(
             Mount(source="/usr", target="/usr"),
             Mount(source=str(base / "exhibits"), target="/exhibits"),
+            *(() if maps_data else (data,)),
         ),
-        data=str(base / "data"),
+        data=str(base / "data") if maps_data else None,
         limits=limits,
-        seccomp=seccomp,
         disable=off,
     )
     return Ours(spawner, spec)

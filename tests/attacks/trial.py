@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ from typing import Any
 import sandbox
 from attacks import canaries, catalogue, expect, targets
 from attacks.attack import Attack
-from sandbox import Spawner, run, seccomp, syscalls
+from sandbox import SandboxSetupFailed, Spawner, run, seccomp, syscalls
 from sandbox.spec import Mount, SandboxSpec
 
 Outcomes = dict[str, tuple[str, str]]
 
+_HONEST = SandboxSpec(
+    name="honest", argv=("/bin/echo", "well"), mounts=(Mount(source="/usr", target="/usr"),)
+)
 _MODULES = ("attacks.attack", "attacks.hostile", *catalogue.MODULES)
 # For what stays where nothing ends it, and for what ends at once, on a machine that is busy.
 _SOON, _LATER = 0.4, 5.0
@@ -33,10 +37,23 @@ class Lab:
         self.base = base
         self.world = canaries.World(base, os.environ["ATTACKS_TEXT"], os.environ["ATTACKS_LEAKED"])
         self.spawner = Spawner.start(name="attacks")
+        self._maps_data = True
+        self._maps_data = self._can_map_data()
         here = Path(__file__).parent
         self.sources = [
             [name, (here / f"{name.partition('.')[2]}.py").read_text("utf-8")] for name in _MODULES
         ]
+
+    def _can_map_data(self) -> bool:
+        """Whether this file system can show its files as another user's (for tmpfs since Linux 6.3)."""
+        self.world.hand_to(os.geteuid(), os.getegid(), data_owner=self._data_owner(frozenset(), os.geteuid()))
+        try:
+            run(replace(_HONEST, data=str(self.base / "data")), spawner=self.spawner)
+        except SandboxSetupFailed as error:
+            if error.step != "open-data":
+                raise
+            return False
+        return True
 
     def close(self) -> None:
         """End the fork server and every canary."""
@@ -83,7 +100,12 @@ class Lab:
 
     def _data_owner(self, off: frozenset[str], uid: int) -> int:
         """Who has to own the data directory on disk for the worker to write it (`rootfs.open_data`)."""
-        mapped = self._has_own_root(off) and self.spawner.features.has("userns") and "userns" not in off
+        mapped = (
+            self._maps_data
+            and self._has_own_root(off)
+            and self.spawner.features.has("userns")
+            and "userns" not in off
+        )
         return targets.DATA_OWNER if mapped and os.geteuid() == 0 else uid
 
     def _has_own_root(self, off: frozenset[str]) -> bool:
@@ -98,7 +120,7 @@ class Lab:
         # The data directory must be its future owner's when the worker is put together.
         self.world.hand_to(os.geteuid(), os.getegid(), data_owner=self._data_owner(off, os.geteuid()))
         limits = targets.FEW_PROCESSORS if witness == "throttled" else targets.LIMITS
-        return targets.ours(self.spawner, self.base, marker, off - expect.NOT_LAYERS, limits)
+        return targets.ours(self.spawner, self.base, marker, off - expect.NOT_LAYERS, limits, self._maps_data)
 
     def _told(self, batch: list[Attack], described: dict[str, Any]) -> bytes:
         told = {
@@ -113,10 +135,7 @@ class Lab:
 
     def serves(self) -> bool:
         """Whether the fork server still starts an honest worker that works."""
-        spec = SandboxSpec(
-            name="honest", argv=("/bin/echo", "well"), mounts=(Mount(source="/usr", target="/usr"),)
-        )
-        return run(spec, spawner=self.spawner).stdout == b"well\n"
+        return run(_HONEST, spawner=self.spawner).stdout == b"well\n"
 
 
 class _Watch:
