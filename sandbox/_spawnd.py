@@ -346,7 +346,7 @@ class Server:
             return
         pid, evidence = worker.poised
         spec, plan = worker.job()
-        if spec.network == "proxy" and not _readback.is_way_out(worker.listener):
+        if "open-egress" in plan.confine and not _readback.is_way_out(worker.listener):
             self.fail(worker, SandboxSetupFailed("open-egress", 0, "the socket did not arrive"))
             return
         try:
