@@ -1,5 +1,6 @@
 """The fork server's end of the socket to the runtime: bounded packets in, a queue of events out, never blocking."""
 
+import errno
 import os
 import select
 import socket
@@ -13,6 +14,12 @@ from sandbox.messages import MAX_PACKET_BYTES, Event, Spawned, encode_event
 _MAX_DESCRIPTORS = 16
 
 
+# The machine is short of something (send(2), unix(7)); the runtime is not gone for that. It is asked again with the next
+# turn, which comes at once, so that only a moment is waited out this way.
+_TRANSIENT = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
+_MAX_REFUSED = 1000
+
+
 class Control:
     """The socket and what waits to be sent on it. `closed` once the runtime has closed its side or died.
 
@@ -24,6 +31,7 @@ class Control:
         channel.setblocking(False)
         self._channel = channel
         self._waiting: deque[tuple[bytes, list[int]]] = deque()
+        self._refused = 0
         self.closed = False
 
     def fileno(self) -> int:
@@ -76,9 +84,13 @@ class Control:
                 socket.send_fds(self._channel, [packet], descriptors)
             except BlockingIOError:
                 return
-            except OSError:
+            except OSError as error:
+                self._refused += 1
+                if error.errno in _TRANSIENT and self._refused < _MAX_REFUSED:
+                    return
                 self.closed = True
                 break
+            self._refused = 0
             self._waiting.popleft()
             _close(descriptors)
         if self.closed:

@@ -41,10 +41,10 @@ class Spares:
         self._wanted_at = math.inf
 
     def take(self, prepared: tuple[str, ...]) -> Worker | None:
-        """One prepared just so. One that somebody killed is passed over; the event that says so will come."""
+        """One prepared just so. One that failed or was killed is passed over; the event that says so will come."""
         while self._ready and self._ready[0].prepared == prepared:
             worker = self._ready.popleft()
-            if not _worker.has_ended(worker):
+            if _worker.is_sound(worker):
                 return worker
         return None
 

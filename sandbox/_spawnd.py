@@ -358,7 +358,8 @@ class Server:
             self.fail(worker, SandboxUnsupported(short))
             return
         worker.statuses = found
-        _worker.tell(worker, {"go": True})
+        if number := _worker.tell(worker, {"go": True}):
+            self._fail(worker, SandboxSetupFailed("send-go", number))
 
     def _end(self, worker: Worker, reason: KillReason = "killed") -> None:
         worker.killed = worker.killed or reason

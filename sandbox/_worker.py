@@ -1,8 +1,10 @@
 """One worker as the fork server holds it: a process, its gate, its groups and its user, from clone to removal."""
 
 import array
+import errno
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -131,7 +133,7 @@ def make(number: int, ground: Ground, driver: Driver, how: Made) -> Worker:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         if "userns" in layers:
             namespaces.write_maps(worker.pid, privileges.WORKER_ID, uid, privileged=ground.privileged)
-            tell(worker, {"mapped": True})
+            worker.gate.send(json.dumps({"mapped": True}).encode())
     except OSError:
         abandon(worker, ground)
         raise
@@ -248,10 +250,13 @@ def _read(packet: bytes) -> dict[str, object]:
     return _NONSENSE
 
 
-def tell(worker: Worker, message: dict[str, object]) -> None:
-    """A packet to init's side; lost when that is ending."""
-    with suppress(OSError):
+def tell(worker: Worker, message: dict[str, object]) -> int:
+    """A packet to init's side; the errno with which it was lost, as when that is ending, else 0."""
+    try:
         worker.gate.send(json.dumps(message).encode())
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
 
 
 def kill(worker: Worker) -> None:
@@ -271,6 +276,13 @@ def bury(worker: Worker, ground: Ground) -> None:
     if (listener := worker.take_listener()) is not None:
         os.close(listener)
     ground.users.give_back(worker.uid)
+
+
+def is_sound(worker: Worker) -> bool:
+    """Whether a spare is alive and has said nothing: the first word of one before its order is that it failed."""
+    poll = select.poll()
+    poll.register(worker.gate, select.POLLIN)
+    return not has_ended(worker) and not poll.poll(0)
 
 
 def has_ended(worker: Worker) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 
 import pytest
 
@@ -15,6 +16,7 @@ class Prepared:
     def __init__(self, made_at: float = 0.0) -> None:
         self.prepared = ("a",)
         self.made_at = made_at
+        self.gate, self.other_side = socket.socketpair()
         self.reading, self.writing = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
@@ -32,6 +34,8 @@ class Prepared:
         os.close(self.writing)
         os.waitpid(self.pid, 0)
         os.close(self.pidfd)
+        self.gate.close()
+        self.other_side.close()
 
 
 @pytest.fixture
@@ -74,10 +78,13 @@ def test_one_that_dies_is_replaced_but_never_in_a_circle(prepare):
     assert spares.wanted_in(1000) is None
 
 
-def test_a_dead_one_is_passed_over(prepare):
+def test_a_dead_or_failed_one_is_passed_over(prepare):
     spares, dead, living = Spares(), prepare(), prepare()
     spares.add(dead, 0)
     spares.add(living, 0)
+    failed = prepare()
+    spares.add(failed, 0)
     dead.kill()
+    failed.other_side.send(b"failed")
     assert spares.take(("a",)) is living
     assert spares.take(("a",)) is None
