@@ -359,7 +359,7 @@ class Server:
             return
         worker.statuses = found
         if number := _worker.tell(worker, {"go": True}):
-            self._fail(worker, SandboxSetupFailed("send-go", number))
+            self.fail(worker, SandboxSetupFailed("send-go", number))
 
     def _end(self, worker: Worker, reason: KillReason = "killed") -> None:
         worker.killed = worker.killed or reason

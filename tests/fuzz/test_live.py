@@ -15,7 +15,7 @@ import pytest
 
 from fuzz.mutants import mutants
 from fuzz.seeds import PLAIN, seeds
-from sandbox import SandboxSpec, Spawned, Spawner, SpawnFailed, run
+from sandbox import Exited, SandboxSpec, Spawned, Spawner, SpawnFailed, run
 from sandbox.messages import MalformedMessage, Spawn, SpecRefused, decode_request, encode_request
 
 pytestmark = pytest.mark.kernel
@@ -40,6 +40,12 @@ def census(spawner: Spawner) -> tuple[int, int]:
     return -1, -1
 
 
+def is_at_rest(spawner: Spawner) -> bool:
+    """Whether all spares are there, and the groups of none but them."""
+    groups = {path.name for path in Path("/sys/fs/cgroup").glob(f"**/sandbox.fuzz.{spawner.pid}.*/worker-*")}
+    return census(spawner)[1] == SPARE_PROCESSES and len(groups) <= SPARE_PROCESSES // 2
+
+
 def wait_for(holds, what: str) -> None:
     end = time.monotonic() + WAIT_SECONDS
     while not holds():
@@ -51,7 +57,7 @@ def wait_for(holds, what: str) -> None:
 def spawner():
     with contextlib.closing(Spawner.start(name="fuzz")) as spawner:
         assert run(PLAIN, spawner=spawner).ended.code == 0
-        wait_for(lambda: census(spawner)[1] == SPARE_PROCESSES, lambda: f"spares: {census(spawner)}")
+        wait_for(lambda: is_at_rest(spawner), lambda: f"no rest: {census(spawner)}")
         yield spawner
 
 
@@ -66,18 +72,37 @@ def number_of(packet: bytes) -> int | None:
     return read.request if isinstance(read, Spawn) else None
 
 
+class Answers:
+    """What a fork server has said: how often each request was answered, and which workers have not ended yet."""
+
+    def __init__(self, spawner: Spawner) -> None:
+        self._spawner = spawner
+        self.answered: Counter[int] = Counter()
+        self.alive: dict[int, Spawned] = {}
+
+    def listen(self, seconds: float) -> None:
+        """Take what comes within that time."""
+        for event in self._spawner.receive() if select.select([self._spawner], [], [], seconds)[0] else []:
+            match event:
+                case Spawned():
+                    self.answered[event.request] += 1
+                    self.alive[event.request] = event
+                case SpawnFailed():
+                    self.answered[event.request] += 1
+                case Exited():
+                    self.alive = {key: one for key, one in self.alive.items() if one.worker != event.worker}
+
+    def wait(self, holds) -> None:
+        end = time.monotonic() + WAIT_SECONDS
+        while not holds() and time.monotonic() < end:
+            self.listen(1)
+
+
 def test_every_request_is_answered_once_and_nonsense_is_dropped(spawner):
     before, chance = census(spawner), random.Random(3)
     null = os.open("/dev/null", os.O_RDWR)
     asked: Counter[int] = Counter()
-    answered: Counter[int] = Counter()
-
-    def listen(seconds: float) -> None:
-        if select.select([spawner], [], [], seconds)[0]:
-            answered.update(
-                event.request for event in spawner.receive() if isinstance(event, Spawned | SpawnFailed)
-            )
-
+    answers = Answers(spawner)
     sent = 0
     for mutant in mutants(seeds()["request"], chance):
         packet = encode_request(Spawn(sent + 100, PLAIN)) if chance.random() < 0.2 else mutant
@@ -85,19 +110,17 @@ def test_every_request_is_answered_once_and_nonsense_is_dropped(spawner):
         try:
             socket.send_fds(spawner._channel, [packet], descriptors)
         except BlockingIOError:
-            listen(1)
+            answers.listen(1)
             continue
         if (number := number_of(packet)) is not None:
             asked[number] += 1
-        listen(0)
+        answers.listen(0)
         sent += 1
         if sent == PACKETS:
             break
     os.close(null)
-    end = time.monotonic() + WAIT_SECONDS
-    while answered != asked and time.monotonic() < end:
-        listen(1)
-    assert answered == asked
+    answers.wait(lambda: answers.answered == asked and not answers.alive)
+    assert answers.answered == asked
     assert sum(asked.values()) > PACKETS / 10
     assert run(PLAIN, spawner=spawner).ended.code == 0
     wait_for(lambda: census(spawner) == before, lambda: f"{census(spawner)} after, {before} before")
@@ -134,17 +157,13 @@ def test_an_init_that_was_broken_into_can_end_nothing_but_its_own_worker(spawner
     neighbour_in, our_out = os.pipe()
     our_in, neighbour_out = os.pipe()
     null = os.open("/dev/null", os.O_RDWR)
-    events: list = []
+    answers = Answers(spawner)
 
     def start(streams: tuple[int, int, int]) -> Spawned:
-        number = len(events) + 1000
+        number = len(answers.answered) + 1000
         spawner.spawn(number, cat, *streams)
-        found: list[Spawned] = []
-        while not found:
-            assert select.select([spawner], [], [], WAIT_SECONDS)[0]
-            events.extend(spawner.receive())
-            found = [each for each in events if isinstance(each, Spawned) and each.request == number]
-        return found[0]
+        answers.wait(lambda: answers.answered[number])
+        return answers.alive[number]
 
     start((neighbour_in, neighbour_out, null))
     mutated = (data for data in mutants(seeds()["gate"], chance))
@@ -163,5 +182,6 @@ def test_an_init_that_was_broken_into_can_end_nothing_but_its_own_worker(spawner
     assert os.read(our_in, 100) == b"still here\n"
     for fd in (neighbour_in, our_out, our_in, neighbour_out, null):
         os.close(fd)
+    answers.wait(lambda: not answers.alive)
     assert run(PLAIN, spawner=spawner).ended.code == 0
     wait_for(lambda: census(spawner) == before, lambda: f"{census(spawner)} after, {before} before")
