@@ -17,6 +17,7 @@ import os
 import select
 import signal
 import socket
+from contextlib import suppress
 from functools import partial
 from typing import NoReturn, cast
 
@@ -124,7 +125,7 @@ def _serve(subject: Subject, worker: int, channel: socket.socket) -> NoReturn:
     say(subject.gate, {"running": True, "uncounted": uncounted})
     if subject.role == "zygote":
         _zygote_init.keep_zygote(subject.gate.fileno(), worker, wakeups, partial(say, subject.gate))
-    _keep(subject.gate, worker, wakeups, denials)
+    _keep(subject, worker, wakeups, denials)
 
 
 def _streams(subject: Subject) -> int:
@@ -155,14 +156,15 @@ def _wait_running(subject: Subject, channel: socket.socket) -> tuple[Denials | N
                 poll.register(denials, select.POLLIN)
 
 
-def _keep(gate: socket.socket, worker: int, wakeups: int, denials: Denials | None) -> NoReturn:
+def _keep(subject: Subject, worker: int, wakeups: int, denials: Denials | None) -> NoReturn:
+    gate = subject.gate
     poll = select.poll()
     poll.register(gate, select.POLLIN)
     poll.register(wakeups, select.POLLIN)
     if denials:
         poll.register(denials, select.POLLIN)
     while True:
-        _reap(gate, worker, denials)
+        _reap(subject, worker, denials)
         for fd, events in poll.poll(denials.wait_milliseconds() if denials else None):
             if fd == wakeups:
                 if signal.SIGTERM in os.read(wakeups, 4096):
@@ -170,21 +172,48 @@ def _keep(gate: socket.socket, worker: int, wakeups: int, denials: Denials | Non
             elif fd == gate.fileno():
                 packet = gate.recv(4096)
                 if not packet:
-                    os._exit(0)
-                _pass_on(worker, json.loads(packet)["signal"])
+                    _leave(subject)
+                message = json.loads(packet)
+                if "end" in message:
+                    _report(subject, denials, at_once=True)
+                    _leave(subject)
+                _pass_on(worker, message["signal"])
             elif denials and events & select.POLLIN:
                 denials.take()
             else:
                 poll.unregister(fd)
-        _report(gate, denials)
+        _report(subject, denials)
 
 
-def _report(gate: socket.socket, denials: Denials | None, *, at_once: bool = False) -> None:
+def _report(subject: Subject, denials: Denials | None, *, at_once: bool = False) -> None:
     if denials and (counts := denials.report(at_once=at_once)):
-        say(gate, {"denied": counts})
+        try:
+            subject.gate.send(json.dumps({"denied": counts}).encode())
+        except OSError:
+            _leave(subject)
 
 
-def _reap(gate: socket.socket, worker: int, denials: Denials | None) -> None:
+def _leave(subject: Subject) -> NoReturn:
+    """Nobody is to be told anything any more."""
+    _end_everyone(subject)
+    os._exit(0)
+
+
+def _end_everyone(subject: Subject) -> None:
+    """End all that was ever started from here and see it gone, where no pid namespace does that when this ends.
+
+    Only with our signals kept among our own; without that the fork server looks for who is left (`strays`).
+    """
+    while subject.signals_scoped:
+        with suppress(OSError):
+            os.kill(-1, signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def _reap(subject: Subject, worker: int, denials: Denials | None) -> None:
     """Collect whoever ended; when it was the worker, say how and end, which ends everyone left in here."""
     while True:
         try:
@@ -194,9 +223,10 @@ def _reap(gate: socket.socket, worker: int, denials: Denials | None) -> None:
         if pid == 0:
             return
         if pid == worker:
-            _report(gate, denials, at_once=True)
+            _report(subject, denials, at_once=True)
+            _end_everyone(subject)
             code = os.waitstatus_to_exitcode(status)
-            say(gate, {"ended": [code, None] if code >= 0 else [None, -code]})
+            say(subject.gate, {"ended": [code, None] if code >= 0 else [None, -code]})
             os._exit(0)
 
 

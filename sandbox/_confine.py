@@ -54,6 +54,7 @@ class Subject:
     parent: int = 0
     is_spare: bool = False
     init: socket.socket | None = None
+    signals_scoped: bool = False
     landlock_seen: str | None = None
     landlock_abi: int = 0
     filter: seccomp.Filter | None = field(default=None, repr=False)
@@ -84,12 +85,21 @@ def _enter_cgroup(subject: Subject) -> None:
 
 
 def _die_with_spawner(subject: Subject) -> None:
-    privileges.die_with_parent()
+    if not subject.signals_scoped:
+        privileges.die_with_parent()
     # The spawner may have ended before that was set; then the gate is closed at the other side.
     poll = select.poll()
     poll.register(subject.gate, 0)
     if poll.poll(0):
         os._exit(0)
+
+
+def _scope_signals(subject: Subject) -> None:
+    """What a pid namespace would do: let init end everyone below it, and only them, also when the spawner is gone."""
+    subject.signals_scoped = landlock.scope_signals()
+    if subject.signals_scoped:
+        # It learns of the spawner's end from the gate, and has something to do then.
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 0)
 
 
 def _await_map(subject: Subject) -> None:
@@ -272,6 +282,7 @@ STEPS: dict[str, Callable[[Subject], None]] = {
     "set-rlimits": _set_rlimits,
     "lock-capabilities": lambda _: privileges.lock_down(),
     "forbid-new-privileges": lambda _: privileges.forbid_new(),
+    "scope-signals": _scope_signals,
     "attach-places": _attach_places,
     "restrict-landlock": _restrict_landlock,
     "restrict-landlock-coarsely": _restrict_landlock_coarsely,

@@ -4,7 +4,7 @@ JSON, init's side first: `{"failed": [step, errno, detail]}`, `{"poised": [Landl
 worker, whose pid the kernel attaches), `{"confined": true}` (by init), `{"listening": true}` with one descriptor (by
 init, before the worker goes on), `{"running": true, "uncounted": why}`, `{"denied": {call: count}}` (since the last one),
 `{"ended": [code, signal]}`; from the fork server `{"mapped": true}` once the user exists, the order, `{"go": true}`,
-`{"signal": n}`.
+`{"signal": n}`, `{"end": true}`.
 
 With a zygote: its init also says `{"stopped": true}` and `{"reaped": [pid, code, signal]}` and is told `{"stop": true}`
 and `{"continue": true}`; the init of a worker says `{"assembled": true}` and `{"sealed": true}`, and is told a second

@@ -49,12 +49,15 @@ from sandbox.messages import (
     encode_hello,
 )
 from sandbox.steps import decide, filter_variants
+from sandbox.strays import end_strays
 
 # A start is tens of milliseconds; a mount of something that hangs is what this bounds.
 START_TIMEOUT_SECONDS = 20.0
 MAX_WORKERS = 4096
 _STREAMS = 3
 _TIDY_MILLISECONDS = 10
+# An init that was asked to end everyone of its own needs one signal for that, and time for them to be gone.
+_END_SECONDS = 2.0
 _LEFTOVERS_SECONDS = 5.0
 
 # A step shows whether it was taken; into which namespaces and groups one was made it does not show.
@@ -71,6 +74,9 @@ class Server:
         self._features = features
         self._poll = select.poll()
         self._by_number: dict[int, Worker] = {}
+        self._ending: dict[int, float] = {}
+        self._fading: deque[Worker] = deque()
+        self._adopts = "pidns" not in features.applicable()
         self._by_gate: dict[int, Worker] = {}
         self._by_pidfd: dict[int, Worker] = {}
         self._memory = MemoryWatch(self._poll)
@@ -93,7 +99,7 @@ class Server:
         self._zygotes.close()
         for worker in list(self._by_number.values()):
             self._end(worker)
-        while self._by_number or self._volumes.busy:
+        while self._by_number or self._fading or self._volumes.busy:
             self._turn()
         deadline = time.monotonic() + _LEFTOVERS_SECONDS
         while self._leftovers and time.monotonic() < deadline:
@@ -120,6 +126,7 @@ class Server:
             else:
                 self._memory.take(fd)
         self._memory.look()
+        self._fade()
 
     def _wait_milliseconds(self) -> float | None:
         now = time.monotonic()
@@ -127,13 +134,18 @@ class Server:
         if not self._starting and (wanted_in := self._spares.wanted_in(now)) is not None:
             waits.append(wanted_in)
         waits += [moment - now for moment in self._zygotes.moments(idle=not self._starting)]
-        if self._leftovers or self._memory.looking:
+        waits += [deadline - now for deadline in self._ending.values() if deadline < math.inf]
+        if self._leftovers or self._fading or self._memory.looking:
             waits.append(_TIDY_MILLISECONDS / 1000)
         # Rounded up, so that when it is over the moment has come.
         return math.ceil(max(0.0, min(waits)) * 1000) if waits else None
 
     def _expire(self) -> None:
         now = time.monotonic()
+        for number in [number for number, deadline in self._ending.items() if deadline <= now]:
+            # Once: what is left then is what the kernel cannot end.
+            self._ending[number] = math.inf
+            _worker.kill(self._by_number[number])
         self._zygotes.expire(now)
         for worker in self._starting.values():
             if worker.deadline <= now and worker.failure is None:
@@ -363,7 +375,10 @@ class Server:
 
     def _end(self, worker: Worker, reason: KillReason = "killed") -> None:
         worker.killed = worker.killed or reason
-        _worker.kill(worker)
+        if worker.number not in self._ending and _worker.ask_to_end(worker):
+            self._ending[worker.number] = time.monotonic() + _END_SECONDS
+        else:
+            _worker.kill(worker)
 
     def _on_end(self, worker: Worker) -> None:
         """The init is a zombie, its namespace empty: read what it still said, count, tell, tidy."""
@@ -381,6 +396,21 @@ class Server:
         self._volumes.drop(worker.number)
         worker.group.kill()
         self._zygotes.forget(worker)
+        self._ending.pop(worker.number, None)
+        if self._adopts:
+            self._fading.append(worker)
+            self._fade()
+        else:
+            self._settle(worker)
+
+    def _fade(self) -> None:
+        """Without a pid namespace an init may have left somebody; its worker is over when nobody is left."""
+        if self._fading and end_strays({worker.pid for worker in self._by_number.values()}):
+            for worker in self._fading:
+                self._settle(worker)
+            self._fading.clear()
+
+    def _settle(self, worker: Worker) -> None:
         if worker.request < 0:
             pass  # a spare one or a zygote: nobody was promised it
         elif worker.phase == "running":
@@ -431,6 +461,8 @@ def main(descriptor: int, label: str) -> NoReturn:
         usual = features.applicable()
         for profile in seccomp.SHIPPED:
             seccomp.filter_for(profile, syscalls.MACHINE, filter_variants("none", usual))
+    if "pidns" not in features.applicable():
+        privileges.adopt_orphans()
     if exposes_spawner(features, os.geteuid()) and not features.has("userns"):
         # Every init inherits it. Where they have users to be mapped they have to be open for that.
         privileges.hide_memory()

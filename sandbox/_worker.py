@@ -259,8 +259,18 @@ def tell(worker: Worker, message: dict[str, object]) -> int:
     return 0
 
 
+def ask_to_end(worker: Worker) -> bool:
+    """Let init end everyone and itself, where its own end would not; whether it was asked, and is not dead at once."""
+    if "pidns" in worker.namespaces or worker.phase != "running":
+        return False
+    tell(worker, {"end": True})
+    return True
+
+
 def kill(worker: Worker) -> None:
-    """SIGKILL to init, and with it to its namespace, and to everyone in the groups."""
+    """SIGKILL to init, and with it to its namespace, and to everyone in the groups. Nothing once it is buried."""
+    if worker.pidfd < 0:
+        return
     with suppress(ProcessLookupError):
         signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
     if "pidns" not in worker.namespaces:
@@ -271,7 +281,9 @@ def bury(worker: Worker, ground: Ground) -> None:
     """Reap init and give back what it held, its groups excepted: their counters are still to be read."""
     _, _, usage = os.wait4(worker.pid, 0)
     worker.cpu_seconds = usage.ru_utime + usage.ru_stime
+    # Another process's descriptor has this number next.
     os.close(worker.pidfd)
+    worker.pidfd = -1
     worker.gate.close()
     if (listener := worker.take_listener()) is not None:
         os.close(listener)

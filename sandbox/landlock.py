@@ -27,6 +27,7 @@ _NET_SINCE, _SCOPE_SINCE = 4, 6
 _BIND_TCP_AND_CONNECT_TCP = 0b11
 _CONNECT_TCP = 0b10
 _SCOPE_ABSTRACT_UNIX_AND_SIGNAL = 0b11
+_SCOPE_SIGNAL = 0b10
 _RULE_PATH_BENEATH, _RULE_NET_PORT = 1, 2
 # tcpmux: never the port that is allowed, and nothing listens there in a fresh network namespace.
 _OTHER_PORT = 1
@@ -97,6 +98,22 @@ def _attributes(abi: int, *, scoped: bool) -> tuple[int, bytes]:
     if abi >= _SCOPE_SINCE and scoped:
         attributes += struct.pack("=Q", _SCOPE_ABSTRACT_UNIX_AND_SIGNAL)
     return handled, attributes
+
+
+def scope_signals() -> bool:
+    """From now on this process and its descendants can signal nobody but each other; whether the kernel can do that.
+
+    For an init that is no pid 1: kill(-1) then reaches all that it ever started, in one step that no fork gets past, and
+    nobody else (ABI 6, Linux 6.12). Needs no-new-privs.
+    """
+    if syscalls.landlock_abi() < _SCOPE_SINCE:
+        return False
+    ruleset = syscalls.landlock_create_ruleset(struct.pack("=3Q", 0, 0, _SCOPE_SIGNAL))
+    try:
+        syscalls.landlock_restrict_self(ruleset)
+    finally:
+        os.close(ruleset)
+    return True
 
 
 def _add(ruleset: int, rule: Rule, handled: int) -> None:

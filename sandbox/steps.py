@@ -115,6 +115,7 @@ def prepare_steps(layers: frozenset[str]) -> tuple[str, ...]:
         ("seal-proc", has_proc),
         ("lock-capabilities", "capabilities" in layers),
         ("forbid-new-privileges", "no-new-privs" in layers),
+        ("scope-signals", "pidns" not in layers and "landlock" in layers),
         ("die-with-spawner", True),
     )
 
