@@ -30,7 +30,7 @@ LOOK = """
 import json, sys
 sys.path.insert(0, {package!r})
 import sandbox
-states = {{each.layer: each.state for each in sandbox.diagnose().findings}}
+states = {{each.layer: each.state for each in sandbox.probe()}}
 if not {spawn}:
     print(json.dumps([states, "", {{}}]))
     sys.exit()
