@@ -9,8 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from egress.conftest import counted
+from egress.conftest import counted, proxied
 from egress.site import DNS, HTTPS
+from harness import until
+from mcphost.workers.egress import Bounds
 from sandbox import Limits, Mount, SandboxSpec, SandboxUnsupported, Spawner, run
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(60)]
@@ -199,3 +201,29 @@ async def test_what_is_asked_of_the_proxy_counts_and_not_what_is_said_inside(
     """A Host header inside TLS is the site's business; the name that TLS begins with is ours."""
     await run("curl", "-sS", *arguments, egress=API)
     assert outcome in counted(metrics)
+
+
+FLOOD = """
+import socket, time
+held = []
+for _ in range(230):
+    one = socket.socket(); one.setblocking(False); one.connect_ex(("127.0.0.1", 3128)); held.append(one)
+time.sleep(60)
+"""
+
+
+async def test_a_worker_that_opens_connections_by_the_hundred_holds_up_nobody(
+    launcher, planned, run, names, metrics
+):
+    plan = planned("python", "-c", FLOOD, egress=API)
+    process = await launcher.start(plan.sandbox.fill("flood", {}, ()))
+    most = Bounds().connections
+    async with proxied(process.take_listener(), plan.egress, names, metrics) as proxy:
+        await until(lambda: proxy.open == most, "the bound is reached")
+        ran = await run("curl", "-sS", "https://api.example.test/hello", egress=API)
+        assert "hello api.example.test" in ran.text
+        assert proxy.open == most
+        process.kill()
+        await process.wait_ended()
+    for fd in (process.stdin, process.stdout, process.stderr):
+        os.close(fd)

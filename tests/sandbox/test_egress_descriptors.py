@@ -17,7 +17,7 @@ import pytest
 from sandbox import Exited, SandboxSetupFailed, SandboxSpec, Spawned, Spawner, SpawnerGone, SpawnFailed
 from sandbox.messages import Kill, decode_request, encode_event
 
-ROUNDS = 5
+ROUNDS = 3
 
 
 def open_files(pid: int | str = "self") -> int:
