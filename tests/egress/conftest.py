@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from egress.lab import Lab, open_lab
+from harness import until
 from mcphost.plan import ServerPlan
 from mcphost.policy import loads
 from mcphost.runtime import make_plan
@@ -150,9 +151,10 @@ def run(
             listener = process.take_listener()
             assert listener is not None
             os.close(process.stdin)
-            async with proxied(listener, plan.egress, names, metrics):
+            async with proxied(listener, plan.egress, names, metrics) as proxy:
                 text = await _read_all(process.stdout) + await _read_all(process.stderr)
                 ended = await process.wait_ended()
+                await until(lambda: proxy.open == 0, "every connection has come to its own end")
             os.close(process.stdout)
             os.close(process.stderr)
         return Ran(ended.code, text)

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ def _wait_for_namespace(pid: int) -> None:
     """unshare(1) makes the namespace some moments after its start; a read of its word is not possible before."""
     ours = os.readlink("/proc/self/ns/net")
     while os.readlink(f"/proc/{pid}/ns/net") == ours:
-        os.sched_yield()
+        time.sleep(0.005)
 
 
 def _do(command: str, **options: object) -> None:

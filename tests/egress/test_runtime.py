@@ -6,7 +6,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,17 @@ SECONDS = 40.0
 RUN = 'mount --bind "$1" /etc/hosts && shift && exec "$@"'
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return held.getsockname()[1]
+def two_free_ports() -> tuple[int, int]:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        return one.getsockname()[1], other.getsockname()[1]
+
+
+def wait_until(holds: Callable[[], bool], what: str) -> None:
+    """What another process does by itself is announced by nothing but its log."""
+    end = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < end, f"not within {SECONDS:g} s: {what}"
+        time.sleep(0.01)
 
 
 def call(port: int, tenant: str, url: str) -> str:
@@ -52,7 +61,7 @@ def call(port: int, tenant: str, url: str) -> str:
 
 
 def write_policy(folder: Path, lab: Lab) -> tuple[Path, int, int]:
-    listen, admin = free_port(), free_port()
+    listen, admin = two_free_ports()
     policy = {
         "version": 1,
         "runtime": {
@@ -90,9 +99,10 @@ def running(folder: Path, lab: Lab, file: Path) -> Iterator[Path]:
     assert process.stdout is not None
     try:
         with process.stdout:
-            while '"listening"' not in log.read_text():
-                assert process.poll() is None, log.read_text()
-                os.sched_yield()
+            wait_until(
+                lambda: process.poll() is not None or '"listening"' in log.read_text(), "clients can connect"
+            )
+            assert process.poll() is None, log.read_text()
             yield log
             process.terminate()
             assert process.wait(SECONDS) == 0
@@ -114,6 +124,7 @@ def test_a_server_fetches_what_its_policy_lists_and_every_connection_is_counted_
         assert "403" in call(listen, "acme", "https://other.example.test/hello")
         assert "403" in call(listen, "acme", "https://inside.example.test/hello")
         assert "405" in call(listen, "acme", "http://api.example.test/hello")
+        wait_until(lambda: log.read_text().count('"egress_finished"') == 5, "every connection has ended")
         metrics = httpx.get(f"http://127.0.0.1:{admin}/metrics").text
         workers = httpx.get(f"http://127.0.0.1:{admin}/servers").json()["workers"]
     for tenant, outcome in (
