@@ -6,16 +6,25 @@ Pure: nothing is read or started here. `mcphost check` ends with a plan; `mcphos
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from mcphost.decisions.admission import Limits
 from mcphost.decisions.ratelimit import Rate
 from mcphost.decisions.restart import RestartPolicy
-from mcphost.policy import Policy, Program, ResolvedProfile, Secret, Server, SyscallList, interpolate
+from mcphost.policy import (
+    Policy,
+    Program,
+    ResolvedProfile,
+    Secret,
+    Server,
+    SyscallList,
+    interpolate,
+    secret_names,
+)
 from mcphost.policy import Tenant as PolicyTenant
 from mcphost.workers.settings import SHARED, Expectation, Timeouts
-from sandbox import DATA_TARGET, EGRESS_HOST, EGRESS_PORT, Egress, Mount, SandboxSpec, Tmpfs, Volume
+from sandbox import DATA_TARGET, EGRESS_HOST, EGRESS_PORT, Egress, Mount, SandboxSpec, Tmpfs, Volume, Zygote
 from sandbox import Limits as SandboxLimits
 
 RealPath = Callable[[str], str]
@@ -86,6 +95,11 @@ class SandboxTemplate:
     syscalls: SyscallList
     require: frozenset[str]
     network: Literal["none", "proxy"]
+    zygote: Zygote | None = None
+
+    def shape(self, kept: Sequence[Kept]) -> SandboxSpec:
+        """What the workers have in common, for making a zygote ahead: no environment, so no secret."""
+        return replace(self, env=()).fill("zygote", {}, kept)
 
     def fill(self, name: str, secrets: Mapping[str, Secret], kept: Sequence[Kept]) -> SandboxSpec:
         """The spec of one worker. Every secret that `env` names must be there."""
@@ -108,6 +122,7 @@ class SandboxTemplate:
             seccomp=self.syscalls.profile,
             network=self.network,
             require=self.require,
+            zygote=self.zygote,
         )
 
 
@@ -283,6 +298,23 @@ def _sandbox(
         syscalls=profile.syscalls,
         require=frozenset(policy.require),
         network="proxy" if profile.egress else "none",
+        zygote=_zygote(server, program),
+    )
+
+
+def _zygote(server: Server, program: Program) -> Zygote | None:
+    """What a server's zygote imports, and under which settings of Python: those of `env` that hold no secret."""
+    entry = program.entry
+    if entry is None:
+        return None
+    settings = tuple(
+        (key, interpolate(value, {}).reveal())
+        for key, value in server.env.items()
+        if key.startswith("PYTHON") and key != "PYTHONHASHSEED" and not secret_names(value)
+    )
+    preload = tuple(dict.fromkeys((entry.module, *server.preload)))
+    return Zygote(
+        interpreter=entry.interpreter, preload=preload, run=entry.run, argv=entry.argv, settings=settings
     )
 
 

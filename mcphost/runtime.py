@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Final, Self
@@ -52,6 +52,7 @@ from mcphost.policy import (
     Secret,
     Server,
     certificate_bundle,
+    find_entry,
     resolve_program,
     resolve_secrets,
 )
@@ -97,21 +98,8 @@ def make_plan(policy: Policy, environ: Mapping[str, str]) -> Plan:
     Raises:
         PolicyInvalid: a program is not to be had; all are listed.
     """
-    programs: dict[str, Program] = {}
-    problems = []
-    for name, server in policy.servers.items():
-        granted = policy.profile(server.profile).read
-        try:
-            programs[name] = resolve_program(
-                server.command,
-                server.args,
-                search_path=environ.get("PATH", _DEFAULT_PATH),
-                granted=granted,
-            )
-        except Fault as fault:
-            problems.append(policy.problem(("mcpServers", name), fault))
-    if problems:
-        raise PolicyInvalid(problems)
+    programs = _find_programs(policy, environ)
+    problems: list[Problem] = []
     plan = compile_plan(policy, programs, os.path.realpath, certificate_bundle(environ))
     for name, source, place in contested_mounts(plan):
         why = f"is granted {source}, which lies below {place}, where workers may write; keep them apart"
@@ -131,6 +119,28 @@ def make_plan(policy: Policy, environ: Mapping[str, str]) -> Plan:
     if problems:
         raise PolicyInvalid(problems)
     return plan
+
+
+def _find_programs(policy: Policy, environ: Mapping[str, str]) -> dict[str, Program]:
+    """What each server's command is. Raises `PolicyInvalid` with all that are not to be had."""
+    programs: dict[str, Program] = {}
+    problems = []
+    for name, server in policy.servers.items():
+        granted = policy.profile(server.profile).read
+        try:
+            programs[name] = resolve_program(
+                server.command,
+                server.args,
+                search_path=environ.get("PATH", _DEFAULT_PATH),
+                granted=granted,
+            )
+            if server.spawn == "zygote":
+                programs[name] = replace(programs[name], entry=find_entry(programs[name].argv))
+        except Fault as fault:
+            problems.append(policy.problem(("mcpServers", name), fault))
+    if problems:
+        raise PolicyInvalid(problems)
+    return programs
 
 
 def _missing_sources(policy: Policy, name: str, server: Server) -> list[Problem]:
@@ -297,6 +307,7 @@ class Runtime(anyio.AsyncContextManagerMixin):
         credentials.extend(self._make_tokens())
         async with Launcher.open("mcphost") as launcher:
             refuse_unenforceable(self._policy, launcher.features)
+            launcher.prepare(_zygote_shapes(plan, self._policy.runtime.state_dir))
             self._features = launcher.features
             starts = anyio.Semaphore(self._policy.runtime.start_concurrency)
             around = Surroundings(launcher, self.metrics, INFO, starts, SpareLane(starts))
@@ -358,6 +369,17 @@ def _tenants_of(plan: Plan) -> dict[str, list[str]]:
         server: [tenant.name for tenant in plan.tenants.values() if server in tenant.servers]
         for server in plan.servers
     }
+
+
+def _zygote_shapes(plan: Plan, state_dir: str | None) -> list[SandboxSpec]:
+    """One specification for each server whose workers are forked; whose volumes they are makes no difference."""
+    real_state_dir = None if state_dir is None else os.path.realpath(state_dir)
+    shapes = []
+    for name, planned in plan.servers.items():
+        if planned.sandbox.zygote is not None:
+            tenant = SHARED if planned.server.scope == "shared" else "x"
+            shapes.append(planned.sandbox.shape(kept_places(real_state_dir, tenant, name, planned.server)))
+    return shapes
 
 
 def _settings(

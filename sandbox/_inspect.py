@@ -32,6 +32,24 @@ class Ids:
     groups: frozenset[int]
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a worker must be: the namespaces of its init by layer, and the device and inode of their root."""
+
+    namespaces: dict[str, str]
+    root: tuple[int, int]
+
+
+def place_of(init: int) -> Place:
+    """Asked before init hides itself, from an ordinary user's fork server too. Raises `OSError`."""
+    return Place(namespaces.own_identities(init), _inode(f"/proc/{init}/root"))
+
+
+def _inode(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
 def socket_name(end: socket.socket) -> str:
     """How a socket shows in /proc/<pid>/fd."""
     return f"socket:[{os.fstat(end.fileno()).st_ino}]"
@@ -49,18 +67,17 @@ def inner_pid(pid: int, outer: int) -> int:
     return int(status_fields(pid)["NSpid"].split()[level])
 
 
-def worker_faults(pid: int, init: int, zygote: int, gate: str, ids: Ids) -> list[str]:
-    """What is wrong with the worker `pid`, which should share everything with `init` and nothing with `zygote`."""
+def worker_faults(pid: int, place: Place, zygote: int, gate: str, ids: Ids) -> list[str]:
+    """What is wrong with the worker `pid`, which should be in `place` and share nothing with `zygote`."""
     fields = status_fields(pid)
     return [
-        *_namespace_faults(pid, init),
+        *_namespace_faults(pid, place),
         *_identity_faults(fields, ids),
         *_privilege_faults(fields),
         *_alone_faults(pid, fields, zygote),
         *_descriptor_faults(pid, {**_STANDARD, 3: gate}),
         *_mapping_faults(pid),
-        *_root_faults(pid, init),
-        *(f"process {child} was left beside it" for child in children(init)),
+        *_root_faults(pid, place),
     ]
 
 
@@ -91,8 +108,8 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def _namespace_faults(pid: int, init: int) -> list[str]:
-    its, wanted = namespaces.own_identities(pid), namespaces.own_identities(init)
+def _namespace_faults(pid: int, place: Place) -> list[str]:
+    its, wanted = namespaces.own_identities(pid), place.namespaces
     return [
         f"it is not in its {layer} but in {its[layer]}" for layer in wanted if its[layer] != wanted[layer]
     ]
@@ -165,13 +182,9 @@ def _mapping_faults(pid: int) -> list[str]:
     return faults
 
 
-def _root_faults(pid: int, init: int) -> list[str]:
-    faults = []
-    for name in ("root", "cwd"):
-        its, wanted = os.stat(f"/proc/{pid}/{name}"), os.stat(f"/proc/{init}/root")
-        if (its.st_dev, its.st_ino) != (wanted.st_dev, wanted.st_ino):
-            faults.append(f"its {name} is not the root of its place")
-    return faults
+def _root_faults(pid: int, place: Place) -> list[str]:
+    names = (name for name in ("root", "cwd") if _inode(f"/proc/{pid}/{name}") != place.root)
+    return [f"its {name} is not the root of its place" for name in names]
 
 
 def _unsent(end: socket.socket) -> int:

@@ -4,8 +4,10 @@ A zygote's child may enter a worker's namespaces only where two things hold: the
 own (setns(2)), and the user namespace belongs to the zygote's user, which gives that user every Linux capability in
 there and nothing anywhere else (user_namespaces(7)).
 
-A pid namespace is made below the maker's own, never below the one its children are born in (EINVAL), so a helper is
-born there first. What it makes is its sibling (CLONE_PARENT): a child of this process, as every init is.
+A pid namespace is made below the maker's own, never below the one its children are born in (EINVAL), and an ordinary
+user's fork server could not come back from another one (setns(2) asks for rights over the one to go to). So one helper
+sets where its children are born, and a second is born there and makes the process. Each is made as a sibling
+(CLONE_PARENT): so what comes out is a child of this process, as every init is.
 """
 
 import os
@@ -34,48 +36,52 @@ def clone(flags: int, cgroup_fd: int | None, within: Within) -> Cloned | None:
     """Like `syscalls.clone`, below the namespace of `within`. None in the new process. Raises `OSError`."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
-        helper = _clone_helper(within.pid_namespace)
+        helper = syscalls.clone(0)
         if helper is None:
-            made = _make(flags, cgroup_fd, within.owner, theirs)
-            if made is None:
-                return None
-            _hand_over(made, theirs)
+            _be_helper(flags, cgroup_fd, within, theirs)
+            return None
         theirs.close()
+        helpers, made, failed = [helper.pid], None, 0
+        os.close(helper.pidfd)
         try:
-            number, descriptors, _, _ = socket.recv_fds(ours, 16, 1)
+            while made is None and (said := _hear(ours)):
+                number, descriptor = said
+                if descriptor is None:
+                    failed = number
+                elif number:
+                    helpers.append(number)
+                    os.close(descriptor)
+                else:
+                    made = Cloned(_pid_of(descriptor), descriptor)
         finally:
-            os.close(helper.pidfd)
-            os.waitpid(helper.pid, 0)
-    if not descriptors:
-        failed = int(number or b"0")
+            for pid in helpers:
+                os.waitpid(pid, 0)
+    if made is None:
         raise OSError(failed, f"clone in a zygote's namespace: {os.strerror(failed)}")
-    return Cloned(_pid_of(descriptors[0]), descriptors[0])
+    return made
 
 
-def _clone_helper(pid_namespace: int) -> Cloned | None:
-    """A child in that namespace; the children after it are born in our own again."""
-    home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+def _hear(ours: socket.socket) -> tuple[int, int | None] | None:
+    """A helper's pid with its descriptor, 0 with that of what was made, or an errno with none; None at the end."""
+    packet, descriptors, _, _ = socket.recv_fds(ours, 16, 1, socket.MSG_CMSG_CLOEXEC)
+    return (int(packet), descriptors[0] if descriptors else None) if packet else None
+
+
+def _be_helper(flags: int, cgroup_fd: int | None, within: Within, theirs: socket.socket) -> None:
+    """Returns in the process that was to be made, and in no other."""
     try:
-        syscalls.setns(pid_namespace, syscalls.CLONE_NEWPID)
-        try:
-            helper = syscalls.clone(0)
-        except OSError:
-            syscalls.setns(home, syscalls.CLONE_NEWPID)
-            raise
-        if helper is not None:
-            syscalls.setns(home, syscalls.CLONE_NEWPID)
-        return helper
-    finally:
-        os.close(home)
-
-
-def _make(flags: int, cgroup_fd: int | None, owner: int, theirs: socket.socket) -> Cloned | None:
-    try:
-        if os.geteuid() != owner:
+        syscalls.setns(within.pid_namespace, syscalls.CLONE_NEWPID)
+        second = syscalls.clone(syscalls.CLONE_PARENT)
+        if second is not None:
+            socket.send_fds(theirs, [str(second.pid).encode()], [second.pidfd])
+            os._exit(0)
+        if os.geteuid() != within.owner:
             syscalls.prctl(syscalls.PR_SET_SECUREBITS, _KEEP_CAPABILITIES)
-            os.setresuid(-1, owner, -1)
-        return syscalls.clone(flags | syscalls.CLONE_PARENT, cgroup_fd)
-    except BaseException as error:  # noqa: BLE001 - the process boundary: the helper may not return into our caller
+            os.setresuid(-1, within.owner, -1)
+        made = syscalls.clone(flags | syscalls.CLONE_PARENT, cgroup_fd)
+        if made is not None:
+            _hand_over(made, theirs)
+    except BaseException as error:  # noqa: BLE001 - the process boundary: a helper may not return into our caller
         theirs.send(str(getattr(error, "errno", 0) or 0).encode())
         os._exit(0)
 

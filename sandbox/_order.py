@@ -7,8 +7,8 @@ init, before the worker goes on), `{"running": true, "uncounted": why}`, `{"deni
 `{"signal": n}`, `{"end": true}`.
 
 With a zygote: its init also says `{"stopped": true}` and `{"reaped": [pid, code, signal]}` and is told `{"stop": true}`
-and `{"continue": true}`; the init of a worker says `{"assembled": true}` and `{"sealed": true}`, and is told a second
-order in between (see `_zygote_init`).
+and `{"continue": true}`; the init of a worker says `{"assembled": true}`, is told `{"hide": true}`, says
+`{"hidden": true}`, is told a second order, and says `{"sealed": true}` (see `_zygote_init`).
 """
 
 import array

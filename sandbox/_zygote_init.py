@@ -15,6 +15,8 @@ from typing import NoReturn
 from sandbox import _order
 from sandbox._confine import Subject, run_steps
 
+_MAX_WORD_BYTES = 4096
+
 Say = Callable[[dict[str, object]], None]
 
 
@@ -60,6 +62,10 @@ def be_site(subject: Subject, say: Say) -> NoReturn:
         run_steps(subject, subject.order.confine)
         if done == "assembled":
             say({"assembled": True})
+            if not subject.gate.recv(_MAX_WORD_BYTES):
+                os._exit(0)
+            run_steps(subject, ("hide-memory",))
+            say({"hidden": True})
     wakeups, wakeup_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wakeup_end, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)

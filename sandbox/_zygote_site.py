@@ -73,9 +73,13 @@ class Site:
     pidfd: int = -1
     inner_pid: int = 0
     job: Job | None = None
+    place: _inspect.Place | None = None
+    namespaces: dict[str, int] = field(default_factory=dict)
 
     def close(self) -> None:
         """Give back every descriptor. May be called again."""
+        while self.namespaces:
+            os.close(self.namespaces.popitem()[1])
         if self.gate is not None:
             self.gate.close()
             self.gate = None
@@ -158,13 +162,18 @@ class Zygote:
 
     def site_faults(self, site: Site) -> list[str]:
         """What is wrong with one of its workers."""
+        if site.place is None:
+            return ["its place was not looked at"]
         privileged = self.ground.privileged
         ids = _inspect.Ids(
             uid=site.worker.uid,
             gid=site.worker.uid if privileged else os.getegid(),
             groups=frozenset() if privileged else frozenset(os.getgroups()),
         )
-        return _inspect.worker_faults(site.pid, site.worker.pid, self.pid, site.gate_name, ids)
+        faults = _inspect.worker_faults(site.pid, site.place, self.pid, site.gate_name, ids)
+        return faults + [
+            f"process {child} was left beside it" for child in _inspect.children(site.worker.pid)
+        ]
 
     def kill(self) -> None:
         """End the zygote; with it everything below its init when no worker is left there."""
@@ -204,11 +213,21 @@ def assemble(site: Site, spec: SandboxSpec, plan: Plan) -> None:
     _send(worker, site.zygote.ground, site.zygote.template, zygote_plan.early_mounts(spec), made, ())
 
 
+def look(site: Site) -> None:
+    """Open the namespaces of the place that is ready, and let its init hide itself. Raises `SandboxSetupFailed`."""
+    pid = site.worker.pid
+    site.place = attempt("join", lambda: _inspect.place_of(pid))
+    for layer in namespaces.FLAGS:
+        if layer in site.worker.namespaces:
+            path = f"/proc/{pid}/ns/{namespaces.PROC_NAMES[layer]}"
+            site.namespaces[layer] = attempt("join", partial(os.open, path, os.O_RDONLY | os.O_CLOEXEC))
+    _worker.tell(site.worker, {"hide": True})
+
+
 def join(site: Site) -> None:
     """Ask the zygote for a worker in the place that is ready. Raises `SandboxSetupFailed`."""
     zygote, worker = site.zygote, site.worker
     spec, plan = worker.job()
-    names = {layer: namespaces.PROC_NAMES[layer] for layer in namespaces.FLAGS if layer in worker.namespaces}
     site.gate, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     site.gate.setblocking(False)
     site.gate.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -216,26 +235,24 @@ def join(site: Site) -> None:
     born_in, entries = attempt("enter-cgroup", worker.group.entry)
     if born_in is not None:
         os.close(born_in)
-    opened: list[int] = []
+    names = list(site.namespaces)
     try:
-        for name in names.values():
-            place = f"/proc/{worker.pid}/ns/{name}"
-            opened.append(attempt("join", partial(os.open, place, os.O_RDONLY | os.O_CLOEXEC)))
         first = ("userns", "pidns")
         program = _confine.filter_of(spec, plan.layers).plain if "seccomp" in plan.layers else b""
         order = {
-            "namespaces": list(names),
+            "namespaces": names,
             "first": [[layer, namespaces.FLAGS[layer]] for layer in first],
             "then": [[layer, namespaces.FLAGS[layer]] for layer in names if layer not in first],
             "uid": privileges.WORKER_ID,
             "drop": "capabilities" in plan.layers,
             "filter": base64.b64encode(program).decode(),
         }
-        _tell_zygote(zygote, order, [*opened, theirs.fileno(), *entries])
+        _tell_zygote(zygote, order, [*site.namespaces.values(), theirs.fileno(), *entries])
     finally:
         theirs.close()
-        for fd in (*opened, *entries):
+        for fd in (*site.namespaces.values(), *entries):
             os.close(fd)
+        site.namespaces.clear()
     zygote.state, zygote.forked = "asked", False
     site.state = "joining"
     _worker.tell(zygote.worker, {"continue": True})

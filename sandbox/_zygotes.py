@@ -336,6 +336,8 @@ class Zygotes:
                     self.on_packet(zygote.control.fileno())  # it may have said why
                 self._break(zygote, SandboxSetupFailed("zygote", 0, "it ended"))
             case {"assembled": True} if worker.number in self._sites:
+                self._look(self._sites[worker.number])
+            case {"hidden": True} if worker.number in self._sites:
                 self._join(self._sites[worker.number])
             case {"sealed": True} if worker.number in self._sites:
                 self._judge(self._sites[worker.number])
@@ -368,6 +370,12 @@ class Zygotes:
                 else:
                     early = SandboxSetupFailed("zygote", 0, "the worker ended before it ran")
                     self._house.fail(site.worker, early)
+
+    def _look(self, site: Site) -> None:
+        try:
+            _zygote_site.look(site)
+        except SandboxSetupFailed as failure:
+            self._house.fail(site.worker, failure)
 
     def _join(self, site: Site) -> None:
         if site.state != "assembling" or site.zygote.retired or site.worker.failure:

@@ -156,11 +156,11 @@ def _refuse_missing(plan: Plan, needed: frozenset[str]) -> None:
 def site_steps(plan: Plan) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What the init of such a worker does before the worker comes, and after it was found to be confined.
 
-    The first half makes the place, lets the old root go, which who enters would find on top, and hides init from it;
-    the second brings in what is the tenant's and then gives up what was needed for that.
+    The first half makes the place and lets the old root go, which who enters would find on top. Then init is looked at,
+    and hides itself from who will enter. The second half brings in what is the tenant's and then gives up what was needed for that.
     """
     late = {"load-filter", "open-egress", "set-hostname"}
     before = [step for step in plan.confine if step not in late]
     after = [step for step in plan.confine if step in late]
     withdraw = [step for step in plan.withdraw if step != "leave-old-root"]
-    return (*before, "leave-old-root", "hide-memory"), (*after, "attach-places", *withdraw)
+    return (*before, "leave-old-root"), (*after, "attach-places", *withdraw)

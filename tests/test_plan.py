@@ -2,6 +2,7 @@
 
 import string
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -10,9 +11,9 @@ from hypothesis import strategies as st
 from mcphost.decisions.permissions import Permissions
 from mcphost.decisions.ratelimit import Rate
 from mcphost.plan import Kept, Plan, compile_plan, contested_mounts, kept_places, mounts_of_state, worker_name
-from mcphost.policy import Program, Secret, loads
+from mcphost.policy import Entry, Program, Secret, loads
 from mcphost.workers.settings import SHARED
-from sandbox import Mount, SandboxSpec, Tmpfs
+from sandbox import Mount, SandboxSpec, Tmpfs, Zygote
 
 POLICY = """
 version: 1
@@ -325,3 +326,28 @@ def test_without_certificates_on_this_machine_none_are_promised() -> None:
     sandbox = reaching(certificates=None).servers["same"].sandbox
     assert "SSL_CERT_FILE" not in dict(sandbox.env)
     assert "HTTPS_PROXY" in dict(sandbox.env)
+
+
+def test_a_zygote_is_planned_with_nothing_secret() -> None:
+    policy = loads(
+        POLICY.replace(
+            "command: notes\n",
+            "command: notes\n    spawn: zygote\n    preload: [json, notes]\n",
+        ).replace(
+            "LANG: de_DE}", 'LANG: de_DE, PYTHONPATH: "/x$$", PYTHONHASHSEED: 1, PYTHONKEY: "${secret:key}"}'
+        ),
+        file="p.yaml",
+    )
+    entry = Entry(("/bin/python", "-u"), "notes", "notes:main", ("/bin/notes", "--all"))
+    programs = {**PROGRAMS, "notes": replace(PROGRAMS["notes"], entry=entry)}
+    sandbox = compile_plan(policy, programs).servers["notes"].sandbox
+    shape = sandbox.shape(kept_places("/state", "x", "notes", policy.servers["notes"]))
+    assert shape.zygote == Zygote(
+        interpreter=("/bin/python", "-u"),
+        preload=("notes", "json"),
+        run="notes:main",
+        argv=("/bin/notes", "--all"),
+        settings=(("PYTHONPATH", "/x$"),),
+    )
+    assert shape.env == ()
+    assert filled("notes").zygote is None

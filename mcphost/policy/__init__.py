@@ -8,6 +8,7 @@ starts, connects or writes anything; secrets and programs are looked up only by 
 from mcphost.policy.addresses import Address
 from mcphost.policy.certificates import certificate_bundle
 from mcphost.policy.credentials import Credential, ResolvedSecrets, resolve_secrets
+from mcphost.policy.entries import Entry, find_entry
 from mcphost.policy.faults import Fault
 from mcphost.policy.loading import load, loads
 from mcphost.policy.models import DEFAULT_REQUIRE, Policy
@@ -27,6 +28,7 @@ __all__ = [
     "Address",
     "Backoff",
     "Credential",
+    "Entry",
     "Expectation",
     "Fault",
     "LogSettings",
@@ -49,6 +51,7 @@ __all__ = [
     "Timeouts",
     "Token",
     "certificate_bundle",
+    "find_entry",
     "interpolate",
     "json_schema",
     "load",

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mcphost.policy.entries import Entry
 from mcphost.policy.faults import Fault
 from mcphost.policy.installations import Installations, settle
 
@@ -48,13 +49,15 @@ class Program:
     """What to execute: an absolute path, the whole argument list, and the paths it must be able to read.
 
     Scripts are already taken apart: `path` is the interpreter's, so that nothing is searched for later.
-    `search` are the directories with which PATH should begin in its environment.
+    `search` are the directories with which PATH should begin in its environment. `entry` is the Python program taken
+    apart, where its workers are to be forked.
     """
 
     path: str
     argv: tuple[str, ...]
     read: tuple[str, ...]
     search: tuple[str, ...]
+    entry: Entry | None = None
 
 
 def resolve_program(

@@ -26,6 +26,7 @@ from mcphost.policy.volumes import DataSettings, Volume, disagreements
 MAX_VOLUMES = 32
 # Each is a process with its memory; more would be a second fleet that does nothing.
 MAX_WARM = 64
+MAX_PRELOAD = 32  # with its own module fewer than the sandbox takes
 
 _VARIABLE = re.compile(r"\$\{(?:secret|env|input|userHome|workspaceFolder)\b")
 
@@ -48,6 +49,9 @@ Template = Annotated[
     *Text.__metadata__,
     AfterValidator(_template),
     WithJsonSchema({"type": ["string", "number", "boolean"]}),
+]
+ModuleName = Annotated[
+    Text, Field(max_length=255, pattern=r"^[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*$")
 ]
 ToolName = Annotated[FilledText, Field(max_length=128)]
 
@@ -162,6 +166,12 @@ class Server(Model):
     warm: Annotated[int, Field(ge=0, le=MAX_WARM)] = 0
     """Processes that are started ahead of need and not yet spoken to, for each worker."""
 
+    spawn: Literal["exec", "zygote"] = "exec"
+    """How a worker begins. `zygote`: forked from a process that has imported the server's Python modules already."""
+
+    preload: Annotated[Items[ModuleName], Field(max_length=MAX_PRELOAD)] = ()
+    """Modules that a zygote imports ahead, beside the server's own."""
+
     @property
     def secrets(self) -> frozenset[str]:
         """The names of all secrets that its environment refers to."""
@@ -173,6 +183,12 @@ class Server(Model):
             index = first_repeated(words)
             if index is not None:
                 raise Fault("is listed twice", at=("expect", key, index))
+        return self
+
+    @model_validator(mode="after")
+    def _preload_has_effect(self) -> Self:
+        if self.preload and self.spawn != "zygote":
+            raise Fault("has no effect without spawn: zygote", at=("preload",))
         return self
 
     @model_validator(mode="after")

@@ -25,7 +25,6 @@ LATER: tuple[Later, ...] = (
     Later(("routes",)),
     Later(("audit",)),
     Later(("tests",)),
-    Later(("mcpServers", "*", "spawn")),
     Later(("mcpServers", "*", "replicas")),
     Later(("mcpServers", "*", "idle")),
     Later(("mcpServers", "*", "retry")),

@@ -5,7 +5,7 @@ died with it (their init is told by the kernel), so each is reported as ended an
 """
 
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from fcntl import F_SETPIPE_SZ, fcntl
@@ -182,6 +182,7 @@ class Launcher:
         self._running: dict[int, Process] = {}
         self._spawner_back = anyio.Event()
         self._closing = False
+        self._shapes: tuple[SandboxSpec, ...] = ()
         self._tasks: anyio.abc.TaskGroup
 
     def __repr__(self) -> str:
@@ -216,6 +217,17 @@ class Launcher:
         if self._spawner is None:
             raise SpawnerGone("the fork server is being restarted")
         return self._spawner.features
+
+    def prepare(self, shapes: Sequence[SandboxSpec]) -> None:
+        """Have these zygotes made ahead, now and after each restart of the fork server. Replaces those named before.
+
+        Whether one could be made shows when a worker is started.
+        """
+        self._shapes = tuple(shapes)
+        for shape in self._shapes:
+            if self._spawner is not None:
+                with suppress(SandboxError):
+                    self._spawner.prepare(shape)
 
     async def start(self, spec: SandboxSpec, on_denied: OnDenied = lambda _: None) -> Process:
         """Start one process and wait until its program runs.
@@ -305,6 +317,7 @@ class Launcher:
         await anyio.sleep(RESTART_WAIT_SECONDS)
         try:
             self._spawner = await anyio.to_thread.run_sync(lambda: Spawner.start(name=self._name))
+            self.prepare(self._shapes)
             self._spawner_back.set()
         except (SandboxError, OSError) as error:
             logger().error("fork_server_start_failed", error=str(error))

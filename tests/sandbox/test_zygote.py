@@ -9,6 +9,7 @@ import ctypes
 import os
 import select
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import pytest
 
 from sandbox import (
     LAYERS,
+    MIN_VOLUME_BYTES,
     Exited,
     Mount,
     SandboxSetupFailed,
@@ -25,8 +27,11 @@ from sandbox import (
     SandboxUnsupported,
     Spawned,
     Spawner,
+    Volume,
     Zygote,
+    diagnosis,
     syscalls,
+    zygote_plan,
 )
 
 pytestmark = pytest.mark.kernel
@@ -482,3 +487,44 @@ def test_the_first_worker_finds_a_zygote_that_was_prepared(serve, ask) -> None:
         while not [pid for pid in zygotes() if parent(parent(pid)) == spawner._process.pid]:
             assert time.monotonic() < deadline, children.read_text()
         assert ask(spec, of=spawner)("1") == 1
+
+
+# --- together with the rest -----------------------------------------------------------------------------------------
+
+
+def test_the_way_out_is_the_proxy_on_the_workers_own_loopback_and_nothing_else(ask, serve):
+    worker = ask(serve("import socket\n", network="proxy"))
+    with socket.socket(fileno=worker.spawned.listener) as listener:
+        listener.settimeout(10)
+        asked = "(lambda s: (s.connect(('127.0.0.1', {})), s.sendall(b'hello')))(socket.socket())"
+        assert worker(asked.format(3128)) == (None, None)
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.recv(16) == b"hello"
+        assert worker(f"attempt(lambda: {asked.format(3129)})") == "Permission denied"
+        assert worker("attempt(lambda: socket.socket(type=socket.SOCK_DGRAM))") == (
+            "Address family not supported by protocol"
+        )
+
+
+def test_volumes_with_and_without_a_size_are_each_workers_own(ask, serve, tmp_path):
+    workers = []
+    for name in ("one", "other"):
+        plain = tmp_path / name
+        plain.mkdir()
+        volumes = (
+            Volume(source=str(plain), target="/plain"),
+            Volume(source=str(tmp_path / f"{name}.img"), target="/sized", size_bytes=MIN_VOLUME_BYTES),
+        )
+        workers.append(ask(serve(volumes=volumes)))
+    assert parent(workers[0].pid) == parent(workers[1].pid)
+    assert [workers[0](f"open('/{place}/x', 'w').write('x')") for place in ("plain", "sized")] == [1, 1]
+    assert workers[1]("(os.listdir('/plain'), 'x' in os.listdir('/sized'))") == ([], False)
+    assert (
+        workers[0]("attempt(lambda: open('/sized/full', 'wb').write(bytes(1 << 25)))")
+        == "No space left on device"
+    )
+
+
+def test_the_doctor_and_the_fork_server_ask_for_the_same_layers():
+    assert set(diagnosis.ZYGOTE_NEEDS) == zygote_plan.NEEDED
