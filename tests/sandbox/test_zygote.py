@@ -127,7 +127,10 @@ def zygotes() -> list[int]:
 
 
 def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/status").read_text().split("PPid:")[1].split()[0])
+    """Whose child a process is; 0 when it has just ended."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/status").read_text().split("PPid:")[1].split()[0])
+    return 0
 
 
 def wait_gone(pid: int) -> None:
