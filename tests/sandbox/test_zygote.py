@@ -138,7 +138,7 @@ def wait_gone(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         waiter = os.pidfd_open(pid)
         with os.fdopen(waiter):
-            assert select.select([waiter], [], [], 10)[0], f"{pid} did not end"
+            assert select.select([waiter], [], [], 20)[0], f"{pid} did not end"
 
 
 # --- what a worker is ---------------------------------------------------------------------------------------------
@@ -433,6 +433,7 @@ def test_after_a_kill_there_is_a_new_worker_and_nothing_of_the_old_one(ask, serv
     (zygote,) = [pid for pid in zygotes() if parent(pid) == parent(worker.pid)]
     victim = {"zygote": zygote, "its init": parent(zygote), "the worker's init": worker.spawned.pid}[whom]
     inside = worker.pid
+    assert victim > 1
     os.kill(victim, signal.SIGKILL)
     wait_gone(victim)
     if whom == "zygote":
