@@ -1,5 +1,6 @@
 """What a hostile hand may have left where images lie: it is refused, and nothing behind it is opened or changed."""
 
+import fcntl
 import os
 import socket
 from pathlib import Path
@@ -63,13 +64,21 @@ PLANTS = [
 ]  # fmt: skip
 
 
+@pytest.fixture
+def victim(shell, tmp_path):
+    """Another tenant's image, sound and of the right size, so that whoever is led to it would take it."""
+    place = tmp_path / "victim"
+    shell("echo precious > /v/file", volumes=(Volume(source=str(place), target="/v", size_bytes=SIZE),))
+    with place.open("r+b") as held:  # waits until the fork server is done with it
+        fcntl.flock(held, fcntl.LOCK_EX)
+    return place
+
+
 @needs_sizes
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
 @pytest.mark.parametrize("name", ["image", ".image.new"])
-def test_what_is_planted_for_an_image_is_neither_used_nor_followed(shell, tmp_path, plant, name):
-    victim = tmp_path / "victim"
-    victim.write_bytes(b"precious" * 4096)
-    victim.chmod(0o600)
+def test_what_is_planted_for_an_image_is_neither_used_nor_followed(shell, tmp_path, victim, plant, name):
+    before = victim.read_bytes()
     place = tmp_path / "images" / name
     place.parent.mkdir()
     plant(place, victim)
@@ -80,9 +89,19 @@ def test_what_is_planted_for_an_image_is_neither_used_nor_followed(shell, tmp_pa
         assert os.path.lexists(place)
     else:
         # A leftover of ours under that name is thrown away, whatever it is: the name goes, not what it leads to.
-        assert shell("true", volumes=volumes).ended.code == 0
-    assert victim.read_bytes() == b"precious" * 4096
+        assert shell("cat /v/file", volumes=volumes).stdout == b""
+    assert victim.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "victim"]
+
+
+@pytest.mark.parametrize("plant", [plant_link, plant_hard_link])
+def test_the_plain_way_would_have_written_into_it(tmp_path, plant):
+    """So that the test above means something."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    plant(tmp_path / "image", victim)
+    (tmp_path / "image").write_bytes(b"gone")
+    assert victim.read_bytes() == b"gone"
 
 
 @needs_sizes

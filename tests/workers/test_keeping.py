@@ -66,6 +66,13 @@ def test_a_link_on_the_way_or_at_its_end_is_refused_and_nothing_is_made_behind_i
     assert list(outside.iterdir()) == []
 
 
+def test_the_plain_way_would_have_made_it_behind_the_link(state: Path, outside: Path) -> None:
+    """So that the tests above mean something."""
+    (state / "data" / "acme").symlink_to(outside)
+    (state / "data" / "acme" / "fix").mkdir(parents=True)
+    assert [path.name for path in outside.iterdir()] == ["fix"]
+
+
 @pytest.mark.parametrize("plant", ["fifo", "file", "device"])
 def test_what_is_no_directory_is_refused_without_being_opened(state: Path, plant: str) -> None:
     place = state / "data" / "acme"
