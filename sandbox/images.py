@@ -2,7 +2,8 @@
 
 The kernel keeps the limit, on whatever file system the file lies (loop(4), ext4(5)). The file takes from that one only
 what is written into it and gives back what is deleted (`discard`); it never has more than its size. Nothing is
-reserved: where the file system below is full, writing inside fails as on a broken disk, and the image turns read-only.
+reserved: where the file system below is full, writing inside fails as on a broken disk, and what was not written out
+yet is lost.
 
 A file is checked each time before it is mounted, as a machine checks its disks at boot: `e2fsck -p` repairs what can be
 repaired without a decision; whatever it leaves is a refusal. An image is never made anew over one that is there.
@@ -243,8 +244,9 @@ def _run_tool(step: str, *command: str, image: int, good: int, outlives_us: bool
         ) from None
     if done.returncode & ~good:
         said = " ".join(done.stdout.decode("utf-8", "replace").split())[-300:]
-        why = f"the image is damaged, or cannot be made; {command[0]} ended with {done.returncode}: {said}"
-        raise SandboxSetupFailed(step, 117, why)
+        what = {"check-volume": "is damaged", "make-volume": "cannot be made"}.get(step, "cannot be grown")
+        why = f"the image {what}; {command[0]} ended with {done.returncode}: {said}"
+        raise SandboxSetupFailed(step, 117 if step == "check-volume" else 5, why)
 
 
 def _mount(image: int, place: str) -> None:

@@ -5,11 +5,13 @@ import fcntl
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+import sandbox
 from attacks import modes
 from sandbox import Exited, Mount, SandboxSetupFailed, Spawned, Spawner, Volume, probe_sizes, run
 
@@ -313,3 +315,40 @@ def test_an_ordinary_user_is_refused_with_the_remedy_and_no_image_is_made(tmp_pa
     assert "needs root" in refused
     assert "start as root, or take the size away" in refused
     assert left == "[]"
+
+
+# --- where the host has less than was promised --------------------------------------------------------
+
+ON_A_SMALL_DISK = """
+import sys
+sys.path.append(sys.argv[1])
+from sandbox import *
+spawner = Spawner.start(name="small")
+def go(script, name):
+    volumes = (Volume(source=f"{sys.argv[2]}/{name}", target="/v", size_bytes=16 << 20),)
+    usr = (Mount(source="/usr", target="/usr"),)
+    try: done = run(SandboxSpec(name="s", argv=("/bin/sh", "-c", script), mounts=usr, volumes=volumes), spawner=spawner)
+    except SandboxSetupFailed as error: return print("refused", error.step)
+    print(done.stdout.decode().strip())
+go("head -c 9M /dev/zero > /v/full 2>/v/err; sync /v/full || echo told", "first")
+go("echo more", "second")
+go("rm -f /v/full && echo removed", "first")
+go("echo new > /v/new; sync /v/new && cat /v/new", "first")
+spawner.close()
+"""
+
+
+def test_a_full_host_is_told_by_fsync_refuses_new_images_and_leaves_the_old_ones_usable(tmp_path):
+    """The host's disk is one of 8 MiB, in a mount namespace that ends with the test."""
+    package = str(Path(sandbox.__file__).parent.parent)
+    disk = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        'mount -t tmpfs -o size=8m none "$0" && exec "$@"',
+        str(tmp_path),
+    ]
+    argv = [*disk, sys.executable, "-c", ON_A_SMALL_DISK, package, str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=50, check=True)
+    assert done.stdout.splitlines() == ["told", "refused make-volume", "removed", "new"]
