@@ -109,8 +109,12 @@ def overlaid(profile: Profile, overlays: Iterable[Overlay]) -> Profile:
     for overlay in chosen:
         for call, less in overlay.narrow.items():
             rules[call] = _narrowed(rules.get(call, profile.denied), less)
-        rules |= {call: answer for call, answer in overlay.refuse.items() if rules.get(call) == ALLOW}
+        rules |= {call: answer for call, answer in overlay.refuse.items() if _lets_through(rules.get(call))}
     return replace(profile, rules=rules)
+
+
+def _lets_through(rule: Rule | None) -> bool:
+    return rule == ALLOW or isinstance(rule, Condition)
 
 
 def _widened(rule: Rule, more: Condition) -> Rule:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 MACHINE = platform.machine()
 
-_NUMBERS_BY_MACHINE: dict[str, dict[str, int]] = {
+NUMBERS_BY_MACHINE: dict[str, dict[str, int]] = {
     "x86_64": {"pivot_root": 155, "capset": 126, "seccomp": 317, "clone": 56, "kcmp": 312},
     "aarch64": {"pivot_root": 41, "capset": 91, "seccomp": 277, "clone": 220, "kcmp": 272},
 }
-_NUMBERS: dict[str, int] = {
+COMMON_NUMBERS: dict[str, int] = {
     "open_tree": 428,
     "move_mount": 429,
     "clone3": 435,
@@ -27,8 +27,8 @@ _NUMBERS: dict[str, int] = {
     "landlock_create_ruleset": 444,
     "landlock_add_rule": 445,
     "landlock_restrict_self": 446,
-    **_NUMBERS_BY_MACHINE.get(MACHINE, {}),
 }
+_NUMBERS = {**COMMON_NUMBERS, **NUMBERS_BY_MACHINE.get(MACHINE, {})}
 
 # include/uapi/linux/sched.h
 CLONE_NEWNS = 0x00020000
