@@ -67,6 +67,9 @@ attacks: dev ## try every attack on the sandbox, as root; writes docs/attacks.md
 bench: dev ## measure
 	$(BIN)/python -m benchmarks
 
+bench-spawn: dev ## measure starts beside subprocess, bubblewrap and the zygote; needs bubblewrap
+	$(BIN)/python -m benchmarks.spawn
+
 chaos: dev ## kill parts of a running product ROUNDS times (200) at random moments under load, as root; SEED=1
 	PYTHONPATH=.:tests $(BIN)/python -m chaos --rounds $(ROUNDS) --seed $(SEED)
 	PYTHONPATH=.:tests $(BIN)/python -m chaos --rounds $$(($(ROUNDS) / 4)) --seed $(SEED) --user
@@ -91,7 +94,7 @@ clean: ## remove everything that was made here
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 # The stamps.
 
