@@ -185,7 +185,7 @@ def hard_link_a_file_of_the_host_into_the_data_directory(c: Canaries) -> object:
     return True
 
 
-@rows("landlock")
+@rows("landlock", "seccomp")
 def make_a_device_node(c: Canaries) -> object:
     path = f"{c['data']}/node"
     try:

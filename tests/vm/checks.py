@@ -189,6 +189,13 @@ def check_cpu_is_held_back(spawner: Spawner) -> None:
     expect(free.throttled_periods or 0, 0)
 
 
+def check_not_even_a_whiteout_can_be_made(spawner: Spawner) -> None:
+    """The one device that needs no privilege; Landlock of this kernel does not count it as one."""
+    program = "import os; os.mknod('/tmp/w', 0o20600, 0); print('made')"
+    assert b"Permission denied" in finish(spawner, program).stderr
+    expect(finish(spawner, program, disable=frozenset({"seccomp"})).stdout, b"made\n")
+
+
 # --- ends ----------------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CACHE = ROOT / ".peers" / "vm"
 
 _META_PACKAGE = "linux-image-cloud-amd64"
+# For a file system of the ordinary kind: workers' data may lie on ext4, and this kernel cannot map users on a tmpfs.
+_MODULE = "loop.ko"
 _PYTHON = Path("/usr/bin/python3")
 # Of the standard library, what a server's process does not import and what is large.
 _LEFT_OUT = re.compile(
@@ -27,7 +29,7 @@ class CannotMake(Exception):
 
 def kernel() -> Path:
     """The kernel, fetched as a package of this Debian and unpacked, not installed; kept in `CACHE`."""
-    if found := sorted(CACHE.glob("boot/vmlinuz-*")):
+    if (found := sorted(CACHE.glob("boot/vmlinuz-*"))) and _modules():
         return found[-1]
     CACHE.mkdir(parents=True, exist_ok=True)
     depends = _output("apt-cache", "depends", _META_PACKAGE)
@@ -37,14 +39,14 @@ def kernel() -> Path:
     _output("apt-get", "download", "-q", name[1])
     (package,) = CACHE.glob("linux-image-*.deb")
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE) as unpacking:
-        arguments = ["tar", "-x", "-C", str(CACHE), "--wildcards", "./boot/vmlinuz-*"]
+        arguments = ["tar", "-x", "-C", str(CACHE), "--wildcards", "./boot/vmlinuz-*", f"*/{_MODULE}"]
         subprocess.run(arguments, stdin=unpacking.stdout, check=True)
     package.unlink()
     return max(CACHE.glob("boot/vmlinuz-*"))
 
 
 def first_files(config: bytes) -> bytes:
-    """The first file system of a machine that reads `config` at its start."""
+    """The first file system of a machine that reads `config` at its start; after `kernel`, of which it has a part."""
     archive = Archive()
     archive.file("vm.json", config)
     archive.copy(Path(__file__).with_name("init.sh"), "init")
@@ -53,6 +55,10 @@ def first_files(config: bytes) -> bytes:
             if path.is_file() and not _NOT_CARRIED & set(path.parts):
                 archive.copy(path, f"repository/{path.relative_to(ROOT)}")
     return _system() + archive.to_bytes()
+
+
+def _modules() -> list[Path]:
+    return sorted(CACHE.glob(f"**/{_MODULE}"))
 
 
 @functools.cache
@@ -67,6 +73,8 @@ def _system() -> bytes:
     archive.device("dev/console", 5, 1)
     archive.file("etc/passwd", b"root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n")
     archive.file("etc/group", b"root:x:0:\nuser:x:1000:\n")
+    for module in _modules():
+        archive.copy(module, f"modules/{module.name}")
     _busybox(archive)
     _python(archive)
     return archive.to_bytes()

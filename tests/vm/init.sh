@@ -13,10 +13,17 @@ exec </dev/console >/dev/console 2>&1
 mkdir -p /dev/shm /dev/pts /newroot
 mount -t tmpfs shm /dev/shm
 mount -t devpts pts /dev/pts
+mkdir -p /dev/mqueue
+mount -t mqueue mqueue /dev/mqueue
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t cgroup2 -o nosuid,nodev,noexec cgroup /sys/fs/cgroup
 ip link set lo up
+insmod /modules/loop.ko
+truncate -s 256M /disk
+mke2fs -F /disk >/dev/null
+mount -t ext4 -o loop /disk /tmp
+chmod 1777 /tmp
 cd /repository
 PYTHONPATH=/repository:/repository/tests python3 -X utf8 -m vm.start
 poweroff -f
