@@ -246,8 +246,12 @@ def shell(script: str) -> None:
     subprocess.run(["sh", "-ec", script], check=True)
 
 
+# The first three need privilege; the others are the same for everyone, and each start of a fork server takes seconds.
 FOR_ROOT_ONLY = (
     check_read_only_groups_are_told_with_the_remedy,
     check_a_container_with_writable_groups_of_its_own_has_all_layers,
     check_a_tree_of_version_1_beside_it_does_not_confuse,
+    check_a_second_spawner_works_beside_the_first,
+    check_a_controller_that_is_not_handed_down_is_named,
+    check_a_threaded_group_is_told_apart,
 )
