@@ -78,20 +78,19 @@ def examine(path: str | None) -> Report:
 
 def compare(plan: Plan, diagnosis: Diagnosis, source: str) -> Report:
     """A diagnosis beside what a plan asks for."""
-    servers = {
-        name: answered(_wants(each, name in {place[0] for place in sized_places(plan)}), diagnosis)
-        for name, each in plan.servers.items()
-    }
+    sized = frozenset(name for name, _ in sized_places(plan))
+    servers = {name: answered(_wants(each, sized), diagnosis) for name, each in plan.servers.items()}
     return Report(diagnosis, source, tuple(plan.policy.require), servers)
 
 
-def _wants(server: ServerPlan, sized: bool) -> tuple[Want, ...]:
-    return wants_of(
-        server.sandbox.limits,
-        syscalls=str(server.sandbox.syscalls),
-        egress=server.egress is not None,
-        sized=sized,
-    )
+def _wants(server: ServerPlan, sized: frozenset[str]) -> tuple[Want, ...]:
+    needed = {
+        "zygote": server.sandbox.zygote is not None,
+        "sized-volumes": server.name in sized,
+        "egress": server.egress is not None,
+    }
+    abilities = [ability for ability, is_needed in needed.items() if is_needed]
+    return wants_of(server.sandbox.limits, syscalls=str(server.sandbox.syscalls), abilities=abilities)
 
 
 def _verdict(answer: Answer) -> str:

@@ -4,7 +4,7 @@ A want names the layers, or the ability, that hold it up. What lacks a layer run
 that layer; what lacks an ability cannot be given at all.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from sandbox import Diagnosis, Limits
@@ -29,16 +29,23 @@ class Answer:
     lacks: tuple[str, ...]
 
 
-def wants_of(limits: Limits, *, syscalls: str, egress: bool = False, sized: bool = False) -> tuple[Want, ...]:
-    """What one server asks for: `egress` is a list of places to reach, `sized` a volume or data with a size."""
+# What stands on an ability, in the words of a policy.
+_BY_ABILITY = {
+    "zygote": "workers forked from a zygote",
+    "sized-volumes": "volumes of a size that holds",
+    "egress": "reaches what its egress list names, and nothing else",
+}
+
+
+def wants_of(limits: Limits, *, syscalls: str, abilities: Collection[str] = ()) -> tuple[Want, ...]:
+    """What one server asks for; `abilities` are those that its entry and its profile need."""
     found = [
         Want("sees no files but those granted", ("mountns", "rootfs", "landlock")),
-        *((Want("volumes of a size that holds", abilities=("sized-volumes",)),) if sized else ()),
-        Want("reaches what its egress list names, and nothing else", abilities=("egress",))
-        if egress
-        else Want("no network", ("netns",)),
-        Want(f"system calls of the list {syscalls!r}", ("seccomp",)),
+        *(Want(what, abilities=(ability,)) for ability, what in _BY_ABILITY.items() if ability in abilities),
     ]
+    if "egress" not in abilities:
+        found.append(Want("no network", ("netns",)))
+    found.append(Want(f"system calls of the list {syscalls!r}", ("seccomp",)))
     if limits.cpu_millis is not None:
         found.append(Want(f"{limits.cpu_millis} thousandths of a cpu", ("cgroup.cpu",)))
     if limits.memory_bytes is not None:

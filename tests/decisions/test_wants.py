@@ -44,7 +44,8 @@ def test_what_stands_on_a_missing_ability_is_refused():
     assert (answer.met, answer.refused) == (True, False)
 
 
-def test_an_egress_list_and_a_size_are_asked_for_by_their_abilities():
-    wants = wants_of(Limits(), syscalls="default", egress=True, sized=True)
-    assert {ability for want in wants for ability in want.abilities} == {"egress", "sized-volumes"}
-    assert not any("no network" in want.what for want in wants)
+@pytest.mark.parametrize("ability", ["egress", "sized-volumes", "zygote"])
+def test_what_stands_on_an_ability_is_asked_for_by_it(ability):
+    wants = wants_of(Limits(), syscalls="default", abilities=[ability])
+    assert [want.abilities for want in wants if want.abilities] == [(ability,)]
+    assert any("no network" in want.what for want in wants) == (ability != "egress")
