@@ -67,6 +67,7 @@ from mcphost.workers.settings import SHARED, ServerSettings
 from mcphost.workers.spares import SpareLane
 from mcphost.workers.supervisor import Surroundings
 from sandbox import (
+    EGRESS_LAYERS,
     Diagnosis,
     Features,
     LayerStatus,
@@ -186,17 +187,22 @@ def refuse_unbounded(plan: Plan, status: LayerStatus | None) -> None:
 
 
 def refuse_unenforceable(policy: Policy, features: Features) -> None:
-    """Refuse to start with less isolation than the policy requires.
+    """Refuse to start with less isolation than the policy requires, by name or by an egress list.
 
     Raises:
         StartRefused: naming each layer, with the kernel's reason.
     """
-    missing = unmet(features, frozenset(policy.require))
+    reaching = [name for name, server in policy.servers.items() if policy.profile(server.profile).egress]
+    required = frozenset(policy.require)
+    missing = unmet(features, required | (EGRESS_LAYERS if reaching else frozenset()))
     if missing:
         lines = "\n".join(f"  {each.layer}: {each.reason}" for each in missing)
+        way = "take the layer out of `require`"
+        if not {each.layer for each in missing} <= required:
+            way = f"leave {', '.join(reaching)} without `network.egress`, which needs {', '.join(sorted(EGRESS_LAYERS))}"
         raise StartRefused(
             f"the policy requires isolation that cannot be enforced here:\n{lines}\n"
-            "Provide it (`mcphost doctor` says how, in this very place), or take the layer out of `require`."
+            f"Provide it (`mcphost doctor` says how, in this very place), or {way}."
         )
 
 

@@ -10,6 +10,7 @@ from sandbox.diagnosis import Ability, Diagnosis, Finding
 from sandbox.doctor import diagnose, shown
 from sandbox.egress import (
     EGRESS_HOST,
+    EGRESS_LAYERS,
     EGRESS_PORT,
     MAX_EGRESS_NETWORKS,
     MAX_EGRESS_RULES,
@@ -44,6 +45,7 @@ from sandbox.tls_retry import RetryWatch
 __all__ = [
     "DATA_TARGET",
     "EGRESS_HOST",
+    "EGRESS_LAYERS",
     "EGRESS_PORT",
     "FILTERS",
     "LAYERS",

@@ -32,6 +32,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 # Where a worker finds the proxy, on its own loopback: the port that HTTP proxies commonly have.
 EGRESS_HOST, EGRESS_PORT = "127.0.0.1", 3128
 
+# What makes the worker's loopback the only way out; without one of them there would be another, or nobody would know.
+EGRESS_LAYERS = frozenset({"netns", "seccomp", "landlock"})
+
 # A list is looked through for every connection, and people have to be able to review it.
 MAX_EGRESS_RULES = 256
 MAX_EGRESS_NETWORKS = 64

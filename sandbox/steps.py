@@ -20,13 +20,11 @@ alone, from its resource limits on, each of the two does for itself, at the same
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+from sandbox.egress import EGRESS_LAYERS
 from sandbox.errors import SandboxUnsupported
 from sandbox.features import Features, with_proc
 from sandbox.layers import LAYERS, NAMESPACE_LAYERS, OWN_PROC, LayerStatus, lacking
 from sandbox.spec import SandboxSpec
-
-# What makes the worker's loopback the only way out; without one of them there would be another, or nobody would know.
-_EGRESS_NEEDS = frozenset({"netns", "seccomp", "landlock"})
 
 # The namespaces an init makes for itself; the other two come with its creation.
 _UNSHARED = frozenset(NAMESPACE_LAYERS) - {"userns", "pidns"}
@@ -92,7 +90,7 @@ def _needed_for_egress(spec: SandboxSpec) -> frozenset[str]:
     """Without a network namespace the port would be this machine's: that one is never left out, not even on purpose."""
     if spec.network == "none":
         return frozenset()
-    return _EGRESS_NEEDS - (spec.disable - {"netns"})
+    return EGRESS_LAYERS - (spec.disable - {"netns"})
 
 
 def prepare_steps(layers: frozenset[str]) -> tuple[str, ...]:

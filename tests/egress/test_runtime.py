@@ -16,6 +16,10 @@ import pytest
 
 from egress.lab import Lab
 from harness import MODERN_META, tenant_entry, token_of
+from mcphost.errors import StartRefused
+from mcphost.policy import loads
+from mcphost.runtime import refuse_unenforceable
+from sandbox import LAYERS, Features, LayerStatus
 
 pytestmark = [pytest.mark.kernel, pytest.mark.interop, pytest.mark.timeout(90)]
 
@@ -154,3 +158,17 @@ def test_check_prints_what_can_be_reached(tmp_path: Path, lab: Lab) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
     assert f"egress api.example.test:443, inside.example.test:443; also at {lab.network}" in done.stdout
     assert "HTTPS_PROXY" in done.stdout
+
+
+@pytest.mark.parametrize("layer", ["netns", "seccomp", "landlock"])
+def test_a_policy_with_egress_is_refused_where_a_layer_that_it_needs_cannot_be_had(layer: str) -> None:
+    """Whatever `require` says; and one without egress is not."""
+    found = (LayerStatus(each, "absent" if each == layer else "enforced", "so it is") for each in LAYERS)
+    features = Features(tuple(found))
+    policy: dict[str, Any] = {"version": 1, "require": [], "mcpServers": {"web": {"command": "x"}}}
+    refuse_unenforceable(loads(json.dumps(policy), file="p.yaml"), features)
+    policy["profiles"] = {"default": {"network": {"egress": ["api.example.test:443"]}}}
+    with pytest.raises(StartRefused) as caught:
+        refuse_unenforceable(loads(json.dumps(policy), file="p.yaml"), features)
+    assert f"{layer}: so it is" in str(caught.value)
+    assert "leave web without `network.egress`" in str(caught.value)
