@@ -117,7 +117,10 @@ def scope_signals() -> bool:
 
 
 def _add(ruleset: int, rule: Rule, handled: int) -> None:
-    place = os.open(rule.path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        place = os.open(rule.path, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        raise OSError(error.errno, rule.path) from None
     try:
         is_directory = stat.S_ISDIR(os.fstat(place).st_mode)
         rights = _RIGHTS[rule.access] & handled & (-1 if is_directory else _FILE_RIGHTS)

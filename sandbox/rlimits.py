@@ -1,5 +1,6 @@
 """Per-process caps that hold where no cgroup does (getrlimit(2), prlimit(2))."""
 
+import os
 import resource
 from contextlib import suppress
 from pathlib import Path
@@ -46,7 +47,36 @@ def wanted(limits: Limits, *, grouped: bool, others: int = 0) -> dict[int, int]:
 
 
 def tasks_of(uid: int) -> int:
-    """How many threads a user has now, as far as /proc shows them."""
+    """How many threads the user of this process has now, or a little more; `uid` is that user.
+
+    The kernel counts those of every container of this user, /proc shows only this one's. So the number seen is tried out
+    as a limit, and raised until a process can be made under it.
+    """
+    count = _visible_tasks_of(uid)
+    more = 1
+    while count + more < _MOST_TASKS and not _can_fork_under(count + more):
+        more *= 2
+    return count + more - 1
+
+
+def _can_fork_under(limit: int) -> bool:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    if hard != resource.RLIM_INFINITY and limit > hard:
+        return True
+    resource.setrlimit(resource.RLIMIT_NPROC, (limit, hard))
+    try:
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+    except BlockingIOError:
+        return False
+    finally:
+        resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
+    return True
+
+
+def _visible_tasks_of(uid: int) -> int:
     count = 0
     for place in Path("/proc").iterdir():
         with suppress(OSError, KeyError, ValueError):

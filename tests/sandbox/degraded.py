@@ -54,11 +54,36 @@ print(json.dumps({
     "abstract socket": attempt(lambda: connected(socket.AF_UNIX, f"\\0degraded-{victim}")),
     "datagram": attempt(from_pair),
     "port": attempt(lambda: connected(socket.AF_INET, ("127.0.0.1", port))),
+    "users": attempt(lambda: open("/etc/passwd").read()),
+    "linker": attempt(lambda: open("/etc/ld.so.cache", "rb").read()),
     "own limits": attempt(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))),
     "pair": attempt(lambda: socket.socketpair()),
     "threads": attempt(lambda: __import__("threading").Thread(target=print).start()),
 }))
 """
+
+
+BOMB = """
+import os, time
+count = 0
+try:
+    while count < 500:
+        if not os.fork(): time.sleep(1000)
+        count += 1
+except BlockingIOError: pass
+print(count)
+"""
+
+
+def bomb(spawner: Spawner) -> int:
+    argv = ("/usr/bin/python3", "-I", "-S", "-c", BOMB)
+    mounts = (Mount(source="/usr", target="/usr"),)
+    spec = SandboxSpec(name="bomb", argv=argv, mounts=mounts, limits=Limits(pids=32), cwd="/")
+    count = int(run(spec, spawner=spawner).stdout)
+    subprocess.run(
+        ["/bin/true"], check=True
+    )  # what is left of the user's processes is not the worker's to take
+    return count
 
 
 def main() -> None:
@@ -98,6 +123,7 @@ def main() -> None:
             done = run(spec, spawner=spawner)
             seen[left_out or "all"] = json.loads(done.stdout.splitlines()[-1])
             seen.setdefault("layers", {each.layer: [each.state, each.reason] for each in done.layers})
+        seen["forks"] = bomb(spawner)
         seen["runtime readable"] = os.access("/proc/self/environ", os.R_OK)
     victim.send_signal(signal.SIGKILL)
     victim.wait()

@@ -65,7 +65,7 @@ def told(done: subprocess.CompletedProcess) -> dict:
 # What each attack needs; with that layer left out it has to succeed, or it proves nothing.
 ATTACKS = {
     **dict.fromkeys(
-        ["environ", "memory", "descriptors", "signal", "signal init", "read", "write"], "landlock"
+        ["environ", "memory", "descriptors", "signal", "signal init", "read", "write", "users"], "landlock"
     ),
     **dict.fromkeys(["limits", "processors", "mode", "times", "attribute", "watch"], "seccomp"),
     **dict.fromkeys(["path socket", "datagram"], "seccomp"),
@@ -83,7 +83,12 @@ def test_a_worker_that_shares_its_user_with_everything_gets_nowhere(attacked, at
 
 
 def test_what_a_program_needs_it_still_has(attacked):
-    assert {attacked["all"][what] for what in ("own limits", "pair", "threads")} == {"done"}
+    assert {attacked["all"][what] for what in ("own limits", "pair", "threads", "linker")} == {"done"}
+
+
+def test_a_fork_bomb_stops_at_its_cap_though_others_of_its_user_run(attacked):
+    # More than asked by what the user's other processes have done meanwhile; it would have gone on to 500.
+    assert 24 <= attacked["forks"] < 400
 
 
 def test_the_runtime_cannot_be_read_by_its_own_user(attacked):
