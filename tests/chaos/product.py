@@ -22,6 +22,8 @@ FIXTURE = ROOT / "tests" / "servers" / "fixture.py"
 TENANTS = ("alpha", "beta")
 # A user that no machine has.
 USER = 54321
+WARM = 1
+FORK_SERVER_SPARES = 2
 WAIT_SECONDS = 45.0
 PAUSE_SECONDS = 0.01
 # A kill costs a start; nothing here is about giving up.
@@ -69,7 +71,7 @@ class Product:
             (folder / name).mkdir(exist_ok=True)
         shutil.copy(FIXTURE, folder / "server")
         policy = folder / "policy.json"
-        policy.write_text(json.dumps(policy_for(folder, port, admin)))
+        policy.write_text(json.dumps(policy_for(folder, port, admin, user=user)))
         command = [sys.executable, "-m", "mcphost", "run", str(policy)]
         if user:
             for place in (folder / "state", folder / "tmp"):
@@ -112,6 +114,12 @@ class Product:
         except (OSError, http.client.HTTPException):
             return {}
         return {worker["tenant"]: worker["pid"] for worker in workers if worker.get("pid")}
+
+    @property
+    def full_house(self) -> int:
+        """How many processes there are below the runtime when every spare is there: each worker has an init."""
+        workers = len(TENANTS) * (1 if self.user else 1 + WARM) + FORK_SERVER_SPARES
+        return 1 + 2 * workers
 
     def census(self) -> dict[str, int]:
         """What must be the same again whenever the product is at rest."""
@@ -157,7 +165,9 @@ def token_of(tenant: str) -> str:
     return f"the-token-of-{tenant}"
 
 
-def policy_for(folder: Path, port: int, admin: int) -> dict:
+def policy_for(folder: Path, port: int, admin: int, *, user: bool) -> dict:
+    """Two tenants with a worker each; as root with all that can be left behind: loop devices, mounts, warm spares."""
+    more = {} if user else {"data": {"size": "16Mi"}, "warm": WARM}
     digest = {tenant: hashlib.sha256(token_of(tenant).encode()).hexdigest() for tenant in TENANTS}
     limits = {"rate": "1000000/s", "burst": 1000000, "concurrency": 100}
     return {
@@ -175,6 +185,7 @@ def policy_for(folder: Path, port: int, admin: int) -> dict:
                 "args": [str(folder / "server" / "fixture.py")],
                 "restart": PATIENT,
                 "timeouts": {"stop": "300ms"},
+                **more,
             }
         },
         "tenants": {

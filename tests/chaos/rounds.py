@@ -92,7 +92,8 @@ class Chaos:
         def calm() -> bool:
             seen.append(self.product.census())
             time.sleep(0.03)
-            return all(each == seen[-1] for each in seen[-5:]) and "processes" in seen[-1]
+            full = seen[-1]["processes"] == self.product.full_house
+            return full and all(each == seen[-1] for each in seen[-5:])
 
         wait_for(calm, "rest")
         return seen[-1]
