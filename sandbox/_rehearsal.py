@@ -8,7 +8,7 @@ fork server goes through a request after it has made a spare, while nobody waits
 from contextlib import suppress
 from functools import cache
 
-from sandbox import _order, _readback, rlimits
+from sandbox import _order, _readback, privileges, rlimits
 from sandbox.cgroups import Group
 from sandbox.features import Features
 from sandbox.messages import Spawn, Spawned, decode_request, encode_event, encode_request
@@ -38,9 +38,10 @@ def _made_up(plan: Plan) -> _order.Order:
 
 
 def prepare() -> None:
-    """In the fork server, before its first fork: write what the rehearsals read."""
+    """In the fork server, before its first fork: find out what every init would find out again."""
     _request()
     _packet()
+    privileges.known_capabilities()
 
 
 def as_spare() -> None:

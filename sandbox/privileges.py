@@ -5,8 +5,8 @@ See capabilities(7), credentials(7), prctl(2).
 
 import os
 import signal
-from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 
 from sandbox import kernel_files, syscalls
 
@@ -48,7 +48,7 @@ def lock_down() -> None:
     syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
     try:
         syscalls.prctl(syscalls.PR_SET_SECUREBITS, _SECUREBITS)
-        for number in _known_capabilities():
+        for number in known_capabilities():
             syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
     except PermissionError:
         return
@@ -56,16 +56,20 @@ def lock_down() -> None:
 
 def bounding_set_left() -> bool:
     """Whether something is left in the bounding set of this process."""
-    return any(syscalls.prctl(syscalls.PR_CAPBSET_READ, number) for number in _known_capabilities())
+    return any(syscalls.prctl(syscalls.PR_CAPBSET_READ, number) for number in known_capabilities())
 
 
-def _known_capabilities() -> Iterator[int]:
+@cache
+def known_capabilities() -> tuple[int, ...]:
+    """Those that this kernel has, by number; asked for once, in the fork server."""
+    known = []
     for number in range(_MAX_CAPABILITIES):
         try:
             syscalls.prctl(syscalls.PR_CAPBSET_READ, number)
         except OSError:
-            return  # EINVAL: the kernel knows no more
-        yield number
+            break  # EINVAL: the kernel knows no more
+        known.append(number)
+    return tuple(known)
 
 
 def forbid_new() -> None:

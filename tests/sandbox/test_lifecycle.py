@@ -65,9 +65,13 @@ def children_of(pid: int) -> list[str]:
 
 
 def leftovers(spawner: Spawner) -> list[str]:
+    return groups(f"sandbox.*.{spawner.pid}.*")
+
+
+def groups(pattern: str) -> list[str]:
     while True:
-        with contextlib.suppress(FileNotFoundError):  # a group went while it was looked for
-            return [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/sandbox.*.{spawner.pid}.*")]
+        with contextlib.suppress(FileNotFoundError):  # one went while it was looked for
+            return [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{pattern}")]
 
 
 def test_the_exit_code_is_passed_on(shell):
@@ -302,7 +306,7 @@ def test_when_the_runtime_is_killed_nothing_is_left():
         mounts = len(Path("/proc/self/mountinfo").read_text().splitlines())
         runtime.kill()
         runtime.wait()
-    left = lambda: [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/sandbox.orphan.{spawner}.*")]
+    left = lambda: groups(f"sandbox.orphan.{spawner}.*")
     assert wait_until(lambda: not any(alive(pid) for pid in {spawner, *inside}))
     assert left() == []
     assert len(Path("/proc/self/mountinfo").read_text().splitlines()) == mounts
@@ -319,7 +323,7 @@ def test_a_fork_server_whose_runtime_dies_before_it_is_ready_leaves_nothing():
     with process:
         assert process.stderr.read() == b""
     assert process.returncode == 0
-    assert [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/sandbox.early.{process.pid}.*")] == []
+    assert groups(f"sandbox.early.{process.pid}.*") == []
 
 
 def test_groups_of_a_dead_fork_server_are_swept_at_the_next_start():
