@@ -126,15 +126,23 @@ def attach(path: str, size_bytes: int, place: str, owner: int) -> None:
 def detach(place: str) -> None:
     """Take a mounted image off its place; waits until it is written out. Raises `OSError`.
 
-    What the kernel had no time to give back to the file system below is given back before.
+    What the kernel had no time to give back to the file system below is given back before: at once, so that there is
+    room to write out where that one is full, and again for what is free only when its transaction is on the disk.
     """
     root = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with suppress(OSError):  # not every file system can have holes made in a file
-            fcntl.ioctl(root, _FITRIM, struct.pack("=3Q", 0, 2**64 - 1, 0))
+        _give_back(root)
+        with suppress(OSError):  # lost then, as the worker's own fsync would have said
+            syscalls.syncfs(root)
+        _give_back(root)
     finally:
         os.close(root)
     syscalls.umount(place, syscalls.MNT_DETACH)
+
+
+def _give_back(root: int) -> None:
+    with suppress(OSError):  # not every file system can have holes made in a file
+        fcntl.ioctl(root, _FITRIM, struct.pack("=3Q", 0, 2**64 - 1, 0))
 
 
 def _open(path: str, size_bytes: int) -> int:

@@ -177,6 +177,11 @@ def umount(target: str, flags: int) -> None:
     _libc_call("umount2", os.fsencode(target), flags)
 
 
+def syncfs(fd: int) -> None:
+    """Write out the file system of `fd` (syncfs(2))."""
+    _libc_call("syncfs", fd)
+
+
 def pivot_root(new: str, old: str) -> None:
     """Change the root of the mount namespace (pivot_root(2))."""
     _call("pivot_root", os.fsencode(new), os.fsencode(old))
