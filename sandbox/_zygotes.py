@@ -6,6 +6,7 @@ a tenant's; a start then is: bring in what the specification adds, read back, sa
 one worker is in `_zygote_site`; here are the tables and the rules.
 """
 
+import math
 import os
 import signal
 import time
@@ -37,6 +38,8 @@ IMPORT_TIMEOUT_SECONDS = 60.0
 # Forking and looking is 20 ms.
 FORK_TIMEOUT_SECONDS = 20.0
 MAX_WAITING = 1024
+# The next worker is made once the last one has had time for its first answer, for which that would take the cpu.
+REFILL_SECONDS = 0.25
 # After a failure nobody imports again before this has passed, doubled each time.
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 30.0
 _MOST_DOUBLINGS = 10
@@ -104,7 +107,7 @@ class Zygotes:
         self._zygotes: dict[int, Zygote] = {}  # by the number of their init, the retired ones included
         self._sites: dict[int, Site] = {}  # by the number of theirs
         self._by_fd: dict[int, Zygote | Site] = {}
-        self.wants_idle = False
+        self._refill_at = math.inf
 
     # What the runtime asks for
 
@@ -142,8 +145,8 @@ class Zygotes:
     # The passing of time
 
     def moments(self, *, idle: bool) -> list[float]:
-        """When there is something to do at the latest; at once where `idle` would do something and may."""
-        times = [0.0] if idle and self.wants_idle else []
+        """When there is something to do at the latest, what `idle` does included where it may."""
+        times = [self._refill_at] if idle and self._refill_at < math.inf else []
         times += [zygote.deadline for zygote in self._zygotes.values() if zygote.busy and not zygote.retired]
         for kind in self._kinds.values():
             times.append(kind.used + IDLE_SECONDS)
@@ -169,9 +172,9 @@ class Zygotes:
 
     def idle(self, now: float) -> None:
         """Nothing else is to be done: replace what is due, make the next worker of each kind."""
-        if not self.wants_idle:
+        if now < self._refill_at:
             return
-        self.wants_idle = False
+        self._refill_at = math.inf
         for kind in list(self._kinds.values()):
             if kind.zygote is not None:
                 self._advance(kind, now)
@@ -182,7 +185,7 @@ class Zygotes:
             for job in kind.waiting:
                 job.close()
         self._kinds.clear()
-        self.wants_idle = False
+        self._refill_at = math.inf
 
     # One kind
 
@@ -266,9 +269,12 @@ class Zygotes:
         zygote.site = None
         zygote.sites[site.worker.number] = site
         zygote.forks += 1
-        self.wants_idle = True
+        now = time.monotonic()
+        self._refill_at = now + REFILL_SECONDS
         _zygote_site.take(site, job)
         self._house.begin(site.worker, [])
+        if kind.waiting:
+            self._advance(kind, now)
 
     def seal(self, worker: Worker, volumes: Volumes) -> None:
         """The volumes of an assigned worker are there. Raises `SandboxSetupFailed`."""

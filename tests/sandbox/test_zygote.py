@@ -471,6 +471,22 @@ def test_a_zygote_is_replaced_after_enough_forks_and_its_workers_live_on(ask, se
     assert first("1 + 1") == 2
 
 
+def test_starts_that_come_at_once_each_get_a_worker(serve):
+    spec, wanted = serve("def main():\n    print(sys.stdin.read())\n"), 8
+    with contextlib.closing(Spawner.start(name="at-once")) as spawner, open("/dev/null", "rb") as nothing:
+        reading, writing = os.pipe()
+        for request in range(wanted):
+            spawner.spawn(request, spec, nothing.fileno(), writing, writing)
+        os.close(writing)
+        events: list[object] = []
+        while len([event for event in events if isinstance(event, Exited)]) < wanted:
+            assert select.select([spawner], [], [], 20)[0], events
+            events += spawner.receive()
+        os.close(reading)
+    assert {event.request for event in events if isinstance(event, Spawned)} == set(range(wanted))
+    assert {event.code for event in events if isinstance(event, Exited)} == {0}
+
+
 def test_nothing_is_left_of_zygotes_and_workers_when_the_fork_server_is_killed(ask, serve, talk):
     with contextlib.closing(Spawner.start(name="doomed")) as doomed:
         worker = ask(serve(), of=doomed)
