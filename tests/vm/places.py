@@ -254,4 +254,6 @@ FOR_ROOT_ONLY = (
     check_a_second_spawner_works_beside_the_first,
     check_a_controller_that_is_not_handed_down_is_named,
     check_a_threaded_group_is_told_apart,
+    check_a_group_shared_with_others_is_not_divided,
+    check_the_doctor_finds_every_layer_and_names_the_version,
 )
