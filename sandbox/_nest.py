@@ -22,6 +22,7 @@ from sandbox.syscalls import Cloned
 
 # NO_SETUID_FIXUP: a change of the effective user leaves the Linux capabilities as they are (capabilities(7)).
 _KEEP_CAPABILITIES = 0b100
+_HELPERS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +42,34 @@ def clone(flags: int, cgroup_fd: int | None, within: Within) -> Cloned | None:
             _be_helper(flags, cgroup_fd, within, theirs)
             return None
         theirs.close()
-        helpers, made, failed = [helper.pid], None, 0
         os.close(helper.pidfd)
+        helpers = [helper.pid]
         try:
-            while made is None and (said := _hear(ours)):
-                number, descriptor = said
-                if descriptor is None:
-                    failed = number
-                elif number:
-                    helpers.append(number)
-                    os.close(descriptor)
-                else:
-                    made = Cloned(_pid_of(descriptor), descriptor)
+            made, failed = _listen(ours, helpers)
         finally:
             for pid in helpers:
                 os.waitpid(pid, 0)
     if made is None:
         raise OSError(failed, f"clone in a zygote's namespace: {os.strerror(failed)}")
     return made
+
+
+def _listen(ours: socket.socket, helpers: list[int]) -> tuple[Cloned | None, int]:
+    """What was made, or an errno; the second helper is added to `helpers`.
+
+    The two speak in either order. A helper that nobody reaps would hold up the end of the namespace it was born in.
+    """
+    made, failed = None, 0
+    while (made is None or len(helpers) < _HELPERS) and (said := _hear(ours)):
+        number, descriptor = said
+        if descriptor is None:
+            failed = number
+        elif number:
+            helpers.append(number)
+            os.close(descriptor)
+        else:
+            made = Cloned(_pid_of(descriptor), descriptor)
+    return made, failed
 
 
 def _hear(ours: socket.socket) -> tuple[int, int | None] | None:

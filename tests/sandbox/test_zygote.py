@@ -29,6 +29,7 @@ from sandbox import (
     Spawner,
     Volume,
     Zygote,
+    _nest,
     diagnosis,
     syscalls,
     zygote_plan,
@@ -548,3 +549,21 @@ def test_volumes_with_and_without_a_size_are_each_workers_own(ask, serve, tmp_pa
 
 def test_the_doctor_and_the_fork_server_ask_for_the_same_layers():
     assert set(diagnosis.ZYGOTE_NEEDS) == zygote_plan.NEEDED
+
+
+@pytest.mark.parametrize(
+    "order", [(b"0", b"4711"), (b"4711", b"0")], ids=["the second first", "the first first"]
+)
+def test_both_who_help_at_a_birth_are_heard_of_whoever_speaks_first(order):
+    """One that is not would never be reaped, and would hold up the end of the zygote and of the fork server."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        for said in order:
+            descriptor = os.pidfd_open(os.getpid())
+            socket.send_fds(theirs, [said], [descriptor])
+            os.close(descriptor)
+        helpers = [17]
+        made, failed = _nest._listen(ours, helpers)
+    assert made is not None
+    os.close(made.pidfd)
+    assert (made.pid, failed, helpers) == (os.getpid(), 0, [17, 4711])
