@@ -41,8 +41,8 @@ def one_by_one(starters: list[Starter], turns: int) -> dict[str, dict[str, list[
         for starter in random.sample(starters, len(starters)):
             start = starter.begin(PROGRAM)
             starter.finish([start])
-            times[starter.name]["first output"].append(start.first * 1e3)
-            times[starter.name]["end"].append(start.ended * 1e3)
+            times[starter.name]["first output"].append(round(start.first * 1e3, 3))
+            times[starter.name]["end"].append(round(start.ended * 1e3, 3))
     return times
 
 
@@ -53,7 +53,7 @@ def at_once(starters: list[Starter], batches: int, size: int) -> dict[str, dict[
         for starter in random.sample(starters, len(starters)):
             began = time.perf_counter()
             starter.finish([starter.begin(PROGRAM) for _ in range(size)])
-            times[starter.name]["per start"].append((time.perf_counter() - began) / size * 1e3)
+            times[starter.name]["per start"].append(round((time.perf_counter() - began) / size * 1e3, 3))
     return times
 
 
@@ -190,7 +190,9 @@ def main() -> None:
     raw = {
         "one by one": sequential,
         "at once": together,
-        "first answer": {name: [each.milliseconds for each in all_of] for name, all_of in answers.items()},
+        "first answer": {
+            name: [round(each.milliseconds, 1) for each in all_of] for name, all_of in answers.items()
+        },
     }
     (results / "spawn.json").write_text(json.dumps(report | {"milliseconds": raw}) + "\n")
     sys.exit(bool(report["leaks"]))
