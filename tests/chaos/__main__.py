@@ -10,6 +10,7 @@ import random
 import sys
 import tempfile
 from collections import Counter
+from contextlib import closing, suppress
 from pathlib import Path
 
 from chaos import system
@@ -39,12 +40,13 @@ def main() -> None:
         folder.chmod(0o755)
         groups = system.OwnGroups()
         chaos = Chaos(folder, arguments.user, chance, groups)
-        for number, kind in enumerate(planned):
-            result = chaos.round(kind)
-            results.append(result)
-            if result["wrong"]:
-                print(number, result, (folder / "log").read_text()[-1500:], file=sys.stderr)
-        chaos.close()
+        # Interrupted, it says what it has seen so far; the product goes in any case.
+        with closing(chaos), suppress(KeyboardInterrupt):
+            for number, kind in enumerate(planned):
+                result = chaos.round(kind)
+                results.append(result)
+                if result["wrong"]:
+                    print(number, result, (folder / "log").read_text()[-1500:], file=sys.stderr)
         left = sorted(groups.names())
         groups.close()
         state = sorted(str(path.relative_to(folder)) for path in (folder / "state").rglob("*"))
