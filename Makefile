@@ -62,7 +62,7 @@ vm: dev ## try the sandbox in a small machine that has control groups of version
 	cd tests && PYTHONPATH=.. ../$(BIN)/python -m vm
 
 attacks: dev ## try every attack on the sandbox, as root; writes docs/attacks.md
-	cd tests && PYTHONPATH=.. ../$(BIN)/python -m attacks --write ../docs/attacks.md
+	cd tests && PYTHONPATH=.. ../$(BIN)/python -m attacks --machine --write ../docs/attacks.md
 
 bench: dev ## measure
 	$(BIN)/python -m benchmarks

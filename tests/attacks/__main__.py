@@ -1,7 +1,7 @@
 """Try every attack and print the table of what came of it. To be started as root.
 
-`--mode v2` is for the machine with control groups of version 2, where it gives the report as JSON; `--v2 FILE` takes
-such a report into the table. `--write FILE` writes the table as Markdown.
+`--mode v2` is for a machine with control groups of version 2; `--machine` starts such a one (`vm`) and takes what is
+seen in it into the table. `--write FILE` writes the table as Markdown.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from attacks import catalogue, expect, places, table
+from attacks import catalogue, expect, machine, places, table
 
 
 def main() -> int:
@@ -17,8 +17,8 @@ def main() -> int:
     chosen = _arguments()
     modes = [mode for mode in places.MODES if mode != "v2"] if chosen.mode == "all" else [chosen.mode]
     reports = {mode: places.examine(mode, proofs=not chosen.no_proofs, only=chosen.only) for mode in modes}
-    if chosen.v2 and chosen.v2.exists():
-        reports["v2"] = json.loads(chosen.v2.read_text("utf-8"))["v2"]
+    if chosen.machine:
+        reports["v2"] = machine.examine(proofs=not chosen.no_proofs)
     attacks = tuple(attack for attack in catalogue.ATTACKS if chosen.only in attack.name)
     sys.stdout.write(json.dumps(reports) + "\n" if chosen.json else table.plain(attacks, reports))
     if chosen.write:
@@ -41,7 +41,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--mode", choices=[*places.MODES, "all"], default="all")
     parser.add_argument("--json", action="store_true", help="print the reports as JSON")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the table as Markdown")
-    parser.add_argument("--v2", type=Path, metavar="FILE", help="a report of --mode v2 --json")
+    parser.add_argument("--machine", action="store_true", help="also in a machine that is started for it")
     parser.add_argument("--no-proofs", action="store_true", help="only try with every wall standing")
     parser.add_argument("--only", default="", help="only attacks whose name has this in it")
     return parser.parse_args()

@@ -9,6 +9,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from attacks import targets
 from sandbox import syscalls
 
 _PONG = b"pong"
@@ -134,6 +135,7 @@ class World:
             "data": "/data" if own_root else str(self.data),
             "exhibits": "/exhibits" if own_root else str(self.exhibits),
             "tmp": "/tmp" if own_root else str(self.data),
+            "python": targets.python(),
             "passwd": Path("/etc/passwd").read_text().splitlines()[-1],
             "root_names": [name for name in ("home", "root", "var", "boot") if Path("/", name).exists()],
             "loader": next(iter(loaders), "/none"),

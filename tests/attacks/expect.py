@@ -134,11 +134,12 @@ def missing_needs(facts: dict[str, bool]) -> dict[str, str]:
 
 _PATHS = (
     "/proc/sysrq-trigger", "/sys/kernel/uevent_helper", "/proc/kallsyms", "/proc/keys", "/proc/timer_list",
-    "/dev/kvm", "/dev/kmsg", "/dev/fuse", "/dev/net/tun", "/dev/vsock",
+    "/etc/shadow", "/dev/kvm", "/dev/kmsg", "/dev/fuse", "/dev/net/tun", "/dev/vsock",
 )  # fmt: skip
 _REASONS = {
     "group": "no control group can be made for a canary",
     "ipv6": "no IPv6 here",
+    "netfilter": "the kernel has no nfnetlink",
     "namespaces": "no user namespace can be made for a canary",
     "sysv": "no System V IPC here",
     "mqueue": "no POSIX message queues here",

@@ -106,7 +106,7 @@ def speak_netlink_about_events_of_devices(_: Canaries) -> object:
     return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 15).fileno() >= 0
 
 
-@rows("seccomp", "userns")
+@rows("seccomp", "userns", needs=("netfilter",))
 def speak_netlink_to_a_packet_filter_of_its_own(_: Canaries) -> object:
     """Where a long row of exploits of nf_tables begins."""
     become_root(CLONE_NEWNET)

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from attacks import modes
+from attacks import modes, targets
 
 SECONDS = 600.0
 
@@ -60,9 +60,8 @@ def _exhibit(base: Path, owner: int) -> None:
     """Programs that carry privilege, one that the worker's user owns, and a device node where it may write."""
     for name in ("data", "exhibits"):
         (base / name).mkdir(mode=0o755)
-    show = shutil.which("cat") or "/bin/cat"
     for name in ("suid", "capable", "tool"):
-        shutil.copyfile(show, base / "exhibits" / name)
+        shutil.copyfile(targets.python(), base / "exhibits" / name)
         (base / "exhibits" / name).chmod(0o755)
     (base / "exhibits/suid").chmod(0o4755)
     # struct vfs_cap_data, version 2, effective (include/uapi/linux/capability.h)

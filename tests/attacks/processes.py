@@ -185,13 +185,13 @@ def push_the_disk_access_of_a_process_of_the_host_back(c: Canaries) -> object:
     return call("ioprio_set", 1, c["pid"], (2 << 13) | 7) == 0
 
 
-@rows("pidns", degraded=_NEEDS_PIDNS)
+@rows("pidns", "seccomp")
 def tie_a_process_of_the_host_to_one_cpu(c: Canaries) -> object:
     os.sched_setaffinity(c["pid"], os.sched_getaffinity(c["pid"]))
     return True
 
 
-@rows("pidns", degraded=_NEEDS_PIDNS)
+@rows("pidns", "seccomp")
 def lower_a_limit_of_a_process_of_the_host(c: Canaries) -> object:
     soft, hard = resource.prlimit(c["pid"], resource.RLIMIT_NOFILE)
     resource.prlimit(c["pid"], resource.RLIMIT_NOFILE, (soft, hard))

@@ -1,6 +1,7 @@
 """Attacks on what everybody shares: memory, processes, descriptors, time; and on being ended."""
 
 import ctypes
+import errno
 import os
 import resource
 import signal
@@ -119,7 +120,7 @@ def make_more_timers_than_allowed(_: Canaries) -> object:
     return True
 
 
-@rows("userns", degraded="the kernel counts per user; needs a user namespace to count in")
+@rows("userns", "seccomp!rootfs")
 def use_up_the_watchers_of_a_user(_: Canaries) -> object:
     for _number in range(40):
         call("inotify_init1", 0)
@@ -149,11 +150,16 @@ def use_more_memory_than_allowed_in_a_file_of_memory(_: Canaries) -> object:
 def use_more_memory_than_allowed_in_many_processes(_: Canaries) -> object:
     children: list[int] = []
     ready, end = os.pipe()
+
+    def note(*_: object) -> None:
+        raise ChildProcessError(errno.ENOMEM, "one was killed")
+
+    signal.signal(signal.SIGCHLD, note)
     try:
         for _number in range(12):
             pid = os.fork()
             if pid == 0:
-                signal.alarm(2)
+                signal.alarm(20)
                 _block = bytearray(b"x" * (20 << 20))
                 os.write(end, b"x")
                 signal.pause()
@@ -167,6 +173,7 @@ def use_more_memory_than_allowed_in_many_processes(_: Canaries) -> object:
                 break
         return len(got) == len(children)
     finally:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         end_all(children)
 
 

@@ -67,6 +67,7 @@ class Lab:
             "device-node": (self.base / "data/zero").exists(),
             "suid": os.geteuid() == 0,
             "root": os.geteuid() == 0,
+            "netfilter": _has_netfilter(),
             "disk": any(Path("/dev").glob("vd?")),
             "groups": self.spawner.features.has("cgroup.memory"),
         }
@@ -213,6 +214,12 @@ class _Watch:
 def _said_to_be_missing() -> list[str]:
     profile = json.loads((Path(sandbox.__file__).parent / "profiles/default.json").read_text("utf-8"))
     return [name for name, answer in profile["answer"].items() if answer == "ENOSYS"]
+
+
+def _has_netfilter() -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12):
+        return True
+    return False
 
 
 def _greet(port: int) -> None:
