@@ -11,13 +11,16 @@ support instead; it is not chosen by itself, for on a machine that is itself vir
 import argparse
 import json
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox import syscalls
 from vm import image
 from vm.image import CannotMake
 
@@ -35,10 +38,10 @@ class MachineFailed(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command wrote, and its exit status; None where it could not be run."""
+    """What a command wrote, and its exit status: negative for a signal, 127 where it could not be run."""
 
     lines: list[str]
-    status: int | None
+    status: int
 
 
 def run(command: list[str], *, user: int = 0, seconds: float = SECONDS) -> Answer:
@@ -77,7 +80,7 @@ def _boot(kernel: Path, files: Path, console: Path, answer: Path, seconds: float
             capture_output=True,
             timeout=seconds,
             check=True,
-            preexec_fn=_bound_files,
+            preexec_fn=_bound,
         )
     except subprocess.TimeoutExpired:
         raise MachineFailed(f"no end after {seconds:g} s; {_tail(console)}{_tail(answer)}") from None
@@ -87,10 +90,10 @@ def _boot(kernel: Path, files: Path, console: Path, answer: Path, seconds: float
         ) from None
 
 
-def _bound_files() -> None:
-    import resource
-
+def _bound() -> None:
+    """In qemu's process: what it may write, and that it does not outlive whoever waits for it."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (_MAX_ANSWER_BYTES, _MAX_ANSWER_BYTES))
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _read(answer: Path, console: Path) -> Answer:
@@ -114,7 +117,7 @@ def main() -> int:
     options = parser.parse_args()
     answer = run(options.command, user=options.user, seconds=options.seconds)
     print("\n".join(answer.lines))
-    return 1 if answer.status is None else answer.status
+    return answer.status
 
 
 if __name__ == "__main__":

@@ -2,9 +2,8 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
+from typing import NoReturn
 
 ANSWER = "/dev/ttyS1"
 _TREE = Path("/sys/fs/cgroup")
@@ -32,26 +31,32 @@ def enter(group: Path) -> None:
 def main() -> None:
     wanted = json.loads(Path("/vm.json").read_text())
     with open(ANSWER, "wb", buffering=0) as answer:
-        status: object = None
-        try:
-            own = delegate("service", wanted["user"])
-            status = subprocess.run(
-                wanted["command"],
-                stdin=subprocess.DEVNULL,
-                stdout=answer,
-                stderr=answer,
-                user=wanted["user"],
-                group=wanted["user"],
-                extra_groups=[],
-                check=False,
-                # Before the user changes, and the command alone, as a service manager has it.
-                preexec_fn=lambda: enter(own),
-                env={**os.environ, "HOME": "/home/user", "PYTHONUNBUFFERED": "1"},
-            ).returncode
-        except OSError as error:
-            answer.write(f"{error}\n".encode())
-        answer.write(b"\n" + json.dumps({wanted["end"]: status}).encode() + b"\n")
+        own = delegate("service", wanted["user"])
+        # By hand: `subprocess` changes the user before it lets anything be done in the child.
+        child = os.fork()
+        if child == 0:
+            become(wanted["command"], wanted["user"], own, answer.fileno())
+        _, status = os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        answer.write(b"\n" + json.dumps({wanted["end"]: code}).encode() + b"\n")
+
+
+def become(command: list[str], user: int, own: Path, answer: int) -> NoReturn:
+    """The command as `user`, alone in the group `own`, as a service manager starts one; it writes to `answer`."""
+    try:
+        enter(own)
+        null = os.open("/dev/null", os.O_RDONLY)
+        for number, fd in enumerate((null, answer, answer)):
+            os.dup2(fd, number)
+        os.setgroups([])
+        os.setgid(user)
+        os.setuid(user)
+        os.execvpe(command[0], command, {**os.environ, "HOME": "/home/user", "PYTHONUNBUFFERED": "1"})
+    except OSError as error:
+        os.write(answer, f"{command[0]}: {error}\n".encode())
+    finally:
+        os._exit(127)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
