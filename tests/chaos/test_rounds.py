@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize(("rounds", "mode"), [(21, []), (8, ["--user"])], ids=["root", "user"])
+@pytest.mark.parametrize(("rounds", "mode"), [(16, []), (8, ["--user"])], ids=["root", "user"])
 def test_whatever_is_killed_and_whenever_nothing_is_left_and_calls_are_served_again(rounds, mode):
     command = [sys.executable, "-m", "chaos", "--rounds", str(rounds), "--seed", "7", *mode]
     environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}"}
