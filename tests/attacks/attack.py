@@ -22,12 +22,13 @@ class Attack:
     """One hostile behaviour.
 
     `walls` are the layers that stop it, each of them alone; with all of them off it succeeds. A wall that needs a
-    version of Landlock is written `landlock:6`; one that only acts together with another `kill+pidns`, one that only acts
-    where another is missing `landlock!rootfs`. `start` and `kill` are no layers but how every worker is started and
-    ended, `groups` the three layers of control groups together. `needs` are what must be there for the
-    attack to be possible at all; `accepted` is why it may succeed; `degraded` why it does where there are no
-    namespaces. `alone` gives it a worker of its own, in which it is the `first` process or a child of that; a `witness` outside
-    says whether it succeeded, where it cannot know or would not come back to tell.
+    version of Landlock is written `landlock:6`, one that only acts where another is missing `landlock!rootfs`. `start`
+    is no layer but how every worker is started and ended, which a plain child is not; `kill` is that it is ended when
+    that is asked.
+
+    `needs` are what must be there for the attack to be possible at all; `accepted` is why it may succeed; `degraded` why
+    it does where there are no namespaces. `alone` gives it a worker of its own, in which it is the `first` process or a
+    child of that; a `witness` outside says whether it succeeded, where it cannot know or would not come back to tell.
     """
 
     name: str

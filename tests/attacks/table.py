@@ -50,6 +50,8 @@ def markdown(attacks: tuple[Attack, ...], reports: Reports) -> str:
         "- *root*: started by root. *user*: by an ordinary user with delegated control groups. *degraded*: by root in a stock",
         "  container (Docker's filter, Linux capabilities and masked /proc), where there are no namespaces. *v2*: by root on a",
         "  machine with control groups of version 2.",
+        "- `start` is no layer but how every worker is started and ended, `kill` that it is ended when asked. `landlock:6` is",
+        "  Landlock from its sixth version on; `landlock!rootfs` stands only where there is no root of its own.",
         "- *bubblewrap*: Debian's, as an ordinary user, in its usual form (`--unshare-all --ro-bind /usr /usr --proc /proc --dev",
         "  /dev --tmpfs /tmp --die-with-parent --new-session`), with the same files mounted. It brings no system call filter and",
         "  no caps of its own; whoever uses it has to add them. Its environment is the caller's.",

@@ -288,7 +288,12 @@ def examine(base: Path, *, kind: str, proofs: bool, only: str) -> dict[str, Any]
 
 def _held_by_place(lab: Lab, attacks: list[Attack]) -> dict[str, str]:
     """What a place without namespaces refuses to everybody, seen by trying it there with nothing of ours around."""
-    tried = [attack for attack in attacks if not {"kill", "start"} & expect.layers_of(attack.walls)]
+    # Of no meaning there are those about being started, ended or watched over.
+    tried = [
+        attack
+        for attack in attacks
+        if not {"kill", "start"} & expect.layers_of(attack.walls) and attack.witness != "stopped"
+    ]
     outcomes = lab.attempt(tried, frozenset(), "bare")
     return {name: detail for name, (verdict, detail) in outcomes.items() if verdict == "blocked"}
 
