@@ -13,7 +13,8 @@ import statistics
 import sys
 from collections.abc import Iterator
 
-from sandbox import Mount, SandboxSpec, Spawner, bpf, run, seccomp, syscalls
+from sandbox import Mount, SandboxSpec, Spawner, run, syscalls
+from sandbox.seccomp import bpf, filters
 
 PAIRS = 15
 CALLS = 20_000
@@ -33,7 +34,7 @@ print(json.dumps([each(ordinary, count), each(denied, few)]))
 
 def spec() -> SandboxSpec:
     """A worker that times calls of its own."""
-    numbers = seccomp.numbers(syscalls.MACHINE)
+    numbers = filters.numbers(syscalls.MACHINE)
     argv = ("/usr/bin/python3", "-I", "-S", "-c", PROGRAM)
     words = (str(numbers["getppid"]), str(numbers["unshare"]), str(CALLS), str(DENIED))
     return SandboxSpec(

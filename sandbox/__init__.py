@@ -5,10 +5,10 @@ starts confined workers and reports what is in force for each, as read back from
 blocking way for one program. Nothing here imports an event loop: watch `Spawner.fileno()` and call `receive()`.
 """
 
-from sandbox.connect_request import ConnectReader, ConnectRefused, ConnectRequest, answer
-from sandbox.diagnosis import Ability, Diagnosis, Finding
-from sandbox.doctor import diagnose, shown
-from sandbox.egress import (
+from sandbox.doctor.diagnosis import Ability, Diagnosis, Finding
+from sandbox.doctor.report import diagnose, shown
+from sandbox.egress.connect_request import ConnectReader, ConnectRefused, ConnectRequest, answer
+from sandbox.egress.rules import (
     EGRESS_HOST,
     EGRESS_LAYERS,
     EGRESS_PORT,
@@ -22,6 +22,8 @@ from sandbox.egress import (
     parse_network,
     parse_rule,
 )
+from sandbox.egress.tls_hello import UNRECOGNIZED_NAME, ClientHello, HelloReader, HelloRefused, name_refusal
+from sandbox.egress.tls_retry import RetryWatch
 from sandbox.errors import (
     FilterInvalid,
     SandboxError,
@@ -35,12 +37,10 @@ from sandbox.features import Features, probe, probe_sizes, unmet
 from sandbox.layers import LAYERS, LayerStatus
 from sandbox.messages import Denied, Event, Exited, KillReason, Spawned, SpawnFailed
 from sandbox.oneshot import Finished, run
-from sandbox.seccomp import MAX_FILTER_BYTES, encode_filter
-from sandbox.seccomp import SHIPPED as FILTERS
+from sandbox.seccomp.filters import MAX_FILTER_BYTES, encode_filter
+from sandbox.seccomp.filters import SHIPPED as FILTERS
 from sandbox.spawner import Spawner
 from sandbox.spec import DATA_TARGET, MIN_VOLUME_BYTES, Limits, Mount, SandboxSpec, Tmpfs, Volume, Zygote
-from sandbox.tls_hello import UNRECOGNIZED_NAME, ClientHello, HelloReader, HelloRefused, name_refusal
-from sandbox.tls_retry import RetryWatch
 
 __all__ = [
     "DATA_TARGET",

@@ -5,7 +5,7 @@ import json
 import shutil
 import sys
 
-from sandbox.doctor import diagnose, shown
+from sandbox.doctor.report import diagnose, shown
 
 
 def main() -> None:

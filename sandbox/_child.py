@@ -23,7 +23,7 @@ from typing import NoReturn, cast
 
 from sandbox import _order, _rehearsal, _zygote_init, privileges, syscalls
 from sandbox._confine import FIRST_FREE_FD, StepFailed, Subject, run_steps
-from sandbox.denials import Denials
+from sandbox.seccomp.denials import Denials
 from sandbox.spec import SandboxSpec
 from sandbox.steps import FORKED
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from sandbox import landlock, namespaces, privileges, rlimits, rootfs, seccomp, syscalls
+from sandbox import landlock, namespaces, privileges, rlimits, rootfs, syscalls
 from sandbox._order import STREAMS, Order, say_listening
-from sandbox.egress import EGRESS_HOST, EGRESS_PORT
+from sandbox.egress.rules import EGRESS_HOST, EGRESS_PORT
+from sandbox.seccomp import filters
 from sandbox.spec import SandboxSpec
 from sandbox.steps import filter_variants
 
@@ -67,7 +68,7 @@ class Subject:
     signals_scoped: bool = False
     landlock_seen: str | None = None
     landlock_abi: int = 0
-    filter: seccomp.Filter | None = field(default=None, repr=False)
+    filter: filters.Filter | None = field(default=None, repr=False)
 
     @property
     def told(self) -> Order:
@@ -230,10 +231,10 @@ def _hear_signals(_: Subject) -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def filter_of(spec: SandboxSpec, layers: frozenset[str], *more: str) -> seccomp.Filter:
+def filter_of(spec: SandboxSpec, layers: frozenset[str], *more: str) -> filters.Filter:
     """The filter of a worker, with variants besides those that its layers ask for."""
     variants = filter_variants(spec.network, layers) | frozenset(more)
-    return seccomp.filter_for(spec.seccomp, syscalls.MACHINE, variants)
+    return filters.filter_for(spec.seccomp, syscalls.MACHINE, variants)
 
 
 def _load_zygote_filter(subject: Subject) -> None:
@@ -267,7 +268,7 @@ def _restrict_seccomp(subject: Subject) -> None:
         syscalls.seccomp_filter(subject.filter.plain)
         return
     # What init does from now on does not depend on what the worker may do.
-    syscalls.seccomp_filter(seccomp.filter_for("default", syscalls.MACHINE, frozenset()).plain)
+    syscalls.seccomp_filter(filters.filter_for("default", syscalls.MACHINE, frozenset()).plain)
 
 
 STEPS: dict[str, Callable[[Subject], None]] = {

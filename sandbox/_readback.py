@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from sandbox import kernel_files, namespaces, privileges, rlimits
-from sandbox.cgroups import Group
-from sandbox.egress import EGRESS_HOST, EGRESS_PORT
+from sandbox.cgroups.groups import Group
+from sandbox.egress.rules import EGRESS_HOST, EGRESS_PORT
 from sandbox.layers import LAYERS, NAMESPACE_LAYERS, LayerStatus
 from sandbox.spec import SandboxSpec
 from sandbox.steps import Plan

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import cache
 
 from sandbox import _order, _readback, privileges, rlimits
-from sandbox.cgroups import Group
+from sandbox.cgroups.groups import Group
 from sandbox.features import Features
 from sandbox.messages import Spawn, Spawned, decode_request, encode_event, encode_request
 from sandbox.spec import Limits, Mount, SandboxSpec

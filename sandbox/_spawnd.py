@@ -18,17 +18,16 @@ from collections import deque
 from contextlib import suppress
 from typing import NoReturn
 
-from sandbox import _readback, _rehearsal, _worker, cgroup_tree, privileges, seccomp, syscalls
+from sandbox import _readback, _rehearsal, _worker, privileges, syscalls
 from sandbox._confine import IGNORED_SIGNALS
 from sandbox._control import Control
 from sandbox._ground import Ground, settle
 from sandbox._memory_watch import MemoryWatch
 from sandbox._spares import Spares
 from sandbox._trial import examine
-from sandbox._volumes import Volumes
 from sandbox._worker import Made, Worker
-from sandbox._zygotes import Zygotes
-from sandbox.cgroups import Driver
+from sandbox.cgroups import tree
+from sandbox.cgroups.groups import Driver
 from sandbox.errors import SandboxSetupFailed, SandboxUnsupported
 from sandbox.features import Features, exposes_spawner
 from sandbox.layers import CGROUP_LAYERS, NAMESPACE_LAYERS
@@ -48,8 +47,11 @@ from sandbox.messages import (
     decode_request,
     encode_hello,
 )
+from sandbox.seccomp import filters
 from sandbox.steps import decide, filter_variants
 from sandbox.strays import end_strays
+from sandbox.volumes.shelves import Volumes
+from sandbox.zygote.zygotes import Zygotes
 
 # A start is tens of milliseconds; a mount of something that hangs is what this bounds.
 START_TIMEOUT_SECONDS = 20.0
@@ -451,16 +453,16 @@ def main(descriptor: int, label: str) -> NoReturn:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     control = socket.socket(fileno=descriptor)
     control.set_inheritable(False)
-    cgroup_tree.sweep()
-    driver = cgroup_tree.open_driver(label)
+    tree.sweep()
+    driver = tree.open_driver(label)
     ground = settle()
     features = examine(ground, driver)
     # Read and compiled once here: every worker finds it done, in a root that holds no profile.
     if features.has("seccomp"):
-        seccomp.overlays()
+        filters.overlays()
         usual = features.applicable()
-        for profile in seccomp.SHIPPED:
-            seccomp.filter_for(profile, syscalls.MACHINE, filter_variants("none", usual))
+        for profile in filters.SHIPPED:
+            filters.filter_for(profile, syscalls.MACHINE, filter_variants("none", usual))
     if "pidns" not in features.applicable():
         privileges.adopt_orphans()
     if exposes_spawner(features, os.geteuid()) and not features.has("userns"):

@@ -11,10 +11,11 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import NoReturn
 
-from sandbox import _confine, cgroup_tree, namespaces, privileges, syscalls
+from sandbox import _confine, namespaces, privileges, syscalls
 from sandbox._ground import Ground, settle
 from sandbox._order import Order
-from sandbox.cgroups import Driver, Group
+from sandbox.cgroups import tree
+from sandbox.cgroups.groups import Driver, Group
 from sandbox.features import Features
 from sandbox.layers import CGROUP_LAYERS, LAYERS, NAMESPACE_LAYERS, OWN_PROC, LayerStatus
 from sandbox.rootfs import Templates
@@ -214,7 +215,7 @@ def _reason(what: str, error: OSError) -> str:
 
 def main() -> None:
     """Print what this user can apply on this machine as JSON; the trial happens in this very process."""
-    driver = cgroup_tree.open_driver("trial")
+    driver = tree.open_driver("trial")
     try:
         features = examine(settle(), driver)
     finally:

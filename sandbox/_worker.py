@@ -15,18 +15,19 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, TypeVar
 
-from sandbox import _child, _nest, _order, _readback, namespaces, privileges, rootfs, seccomp, syscalls
+from sandbox import _child, _nest, _order, _readback, namespaces, privileges, rootfs, syscalls
 from sandbox._confine import Subject
 from sandbox._ground import Ground
 from sandbox._nest import Within
-from sandbox._volumes import Volumes
-from sandbox.cgroups import Driver, Group
+from sandbox.cgroups.groups import Driver, Group
 from sandbox.errors import SandboxSetupFailed, SandboxUnsupported
 from sandbox.layers import LayerStatus
 from sandbox.messages import Exited, KillReason, Reason, Spawned
 from sandbox.rootfs import Source
+from sandbox.seccomp import filters
 from sandbox.spec import DATA_TARGET, SandboxSpec, Volume
 from sandbox.steps import Plan, prepare_steps
+from sandbox.volumes.shelves import Volumes
 from sandbox.zygote_plan import prepare_zygote_steps
 
 _Result = TypeVar("_Result")
@@ -304,7 +305,7 @@ def has_ended(worker: Worker) -> bool:
 
 def count_denied(worker: Worker, calls: dict[object, object]) -> None:
     """Add what init counted. Names that are no call, and what is no number, are not taken from it."""
-    known = seccomp.call_names()
+    known = filters.call_names()
     for name, count in calls.items():
         if isinstance(name, str) and name in known and type(count) is int and 0 < count <= _MAX_COUNT:
             for table in (worker.denied_calls, worker.denied_unsaid):

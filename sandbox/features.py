@@ -79,7 +79,7 @@ def probe_sizes(directory: str) -> LayerStatus:
     Raises:
         SpawnerGone: the trial process could not run at all.
     """
-    match _apart.ask("_sizes", directory):
+    match _apart.ask("volumes.sizes", directory):
         case [str(state), str(reason)]:
             return LayerStatus("volume-size", "enforced" if state == "enforced" else "absent", reason)
     raise SpawnerGone("the trial process did not answer")

@@ -17,7 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from sandbox import ancillary, cgroup_tree, syscalls
+from sandbox import ancillary, syscalls
+from sandbox.cgroups import tree
 from sandbox.errors import SandboxError, SandboxSetupFailed, SpawnerBusy, SpawnerGone, SpecInvalid
 from sandbox.features import Features, exposes_spawner
 from sandbox.messages import (
@@ -221,8 +222,8 @@ class Spawner:
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         self._process.wait()
         os.close(self.pidfd)
-        cgroup_tree.sweep(wait_seconds=_SWEEP_SECONDS)
-        cgroup_tree.restore()
+        tree.sweep(wait_seconds=_SWEEP_SECONDS)
+        tree.restore()
 
     def _send(self, request: Request, descriptors: list[int]) -> None:
         packet = encode_request(request)

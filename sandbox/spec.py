@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal, cast
 
-from sandbox import seccomp
 from sandbox.errors import SpecInvalid
 from sandbox.layers import LAYERS
+from sandbox.seccomp import filters
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -262,9 +262,9 @@ def _check_seccomp(choice: str) -> None:
     if not isinstance(choice, str):
         raise SpecInvalid("seccomp is neither the name of a profile nor one as text")
     if choice.startswith("{"):
-        seccomp.load_profile(choice)
-    elif choice not in seccomp.SHIPPED:
-        allowed = ", ".join(seccomp.SHIPPED)
+        filters.load_profile(choice)
+    elif choice not in filters.SHIPPED:
+        allowed = ", ".join(filters.SHIPPED)
         raise SpecInvalid(
             f"seccomp profile {choice[:64]!r} is not known; allowed: {allowed}, or a profile as text"
         )

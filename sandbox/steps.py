@@ -20,7 +20,7 @@ alone, from its resource limits on, each of the two does for itself, at the same
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from sandbox.egress import EGRESS_LAYERS
+from sandbox.egress.rules import EGRESS_LAYERS
 from sandbox.errors import SandboxUnsupported
 from sandbox.features import Features, with_proc
 from sandbox.layers import LAYERS, NAMESPACE_LAYERS, OWN_PROC, LayerStatus, lacking

@@ -31,7 +31,7 @@ _ENVIRONMENT = (
     ("PYTHONDONTWRITEBYTECODE", "1"),
     ("TMPDIR", "/tmp"),  # noqa: S108
 )
-_STUB = Path(__file__).with_name("_zygote.py")
+_STUB = Path(__file__).with_name("zygote") / "program.py"
 
 
 def zygote_of(spec: SandboxSpec) -> Zygote:

@@ -5,8 +5,8 @@ import tempfile
 
 import pyseccomp
 
-from sandbox.bpf import ALLOW, ERRNO, Comparison, Condition
-from sandbox.filter_profiles import Profile
+from sandbox.seccomp.bpf import ALLOW, ERRNO, Comparison, Condition
+from sandbox.seccomp.filter_profiles import Profile
 
 ARCHITECTURES = {"x86_64": pyseccomp.Arch.X86_64, "aarch64": pyseccomp.Arch.AARCH64}
 

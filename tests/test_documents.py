@@ -9,7 +9,7 @@ import pytest
 
 from mcphost.policy import DEFAULT_REQUIRE
 from sandbox import LAYERS
-from sandbox.diagnosis import NEEDS
+from sandbox.doctor.diagnosis import NEEDS
 
 ROOT = Path(__file__).parents[1]
 SANDBOX = (ROOT / "docs" / "sandbox.md").read_text()

@@ -20,7 +20,9 @@ from typing import Any
 
 sys.path.append(sys.argv[1])
 
-from sandbox import cgroups_v1, cgroups_v2, namespaces, seccomp, syscalls
+from sandbox import namespaces, syscalls
+from sandbox.cgroups import v1, v2
+from sandbox.seccomp import filters
 
 _ALLOW = 0x7FFF0000
 _REFUSE = 0x00050000
@@ -108,10 +110,10 @@ def _enter_delegated_groups(user: int) -> None:
 
 def _places_for_groups() -> list[Path]:
     """Version 1: inside the own groups. Version 2: beside the own one, since a group that is divided holds nobody."""
-    own = cgroups_v1.own_places()
+    own = v1.own_places()
     if found := [own[controller] for controller in ("memory", "pids", "cpu") if controller in own]:
         return found
-    place = cgroups_v2.own_place()
+    place = v2.own_place()
     return [] if place is None else [place.parent]
 
 
@@ -215,7 +217,7 @@ def _make_devices() -> None:
 
 
 def _filter(*, allow_namespaces: bool) -> bytes:
-    table = seccomp.numbers(syscalls.MACHINE)
+    table = filters.numbers(syscalls.MACHINE)
     refused = _REFUSED + (() if allow_namespaces else _NAMESPACES)
     program = [_step(_LOAD, _NUMBER)]
     for name in refused:

@@ -17,7 +17,8 @@ from typing import Any
 import sandbox
 from attacks import canaries, catalogue, expect, targets
 from attacks.attack import Attack
-from sandbox import SandboxSetupFailed, Spawner, run, seccomp, syscalls
+from sandbox import SandboxSetupFailed, Spawner, run, syscalls
+from sandbox.seccomp import filters
 from sandbox.spec import Mount, SandboxSpec
 
 Outcomes = dict[str, tuple[str, str]]
@@ -128,7 +129,7 @@ class Lab:
             "sources": self.sources,
             "groups": catalogue.MODULES,
             "said_to_be_missing": _said_to_be_missing(),
-            "numbers": seccomp.numbers(syscalls.MACHINE),
+            "numbers": filters.numbers(syscalls.MACHINE),
             "attacks": [attack.name for attack in batch],
             "canaries": described,
         }
@@ -212,7 +213,7 @@ class _Watch:
 
 
 def _said_to_be_missing() -> list[str]:
-    profile = json.loads((Path(sandbox.__file__).parent / "profiles/default.json").read_text("utf-8"))
+    profile = json.loads((Path(sandbox.__file__).parent / "seccomp/profiles/default.json").read_text("utf-8"))
     return [name for name, answer in profile["answer"].items() if answer == "ENOSYS"]
 
 

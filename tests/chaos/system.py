@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox import cgroups_v1
+from sandbox.cgroups import v1
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -78,7 +78,7 @@ class OwnGroups:
     """Control groups (version 1) for this process and everything below it, so that only ours are looked at."""
 
     def __init__(self) -> None:
-        self._before = cgroups_v1.own_places()
+        self._before = v1.own_places()
         self._own: dict[str, Path] = {}
         for controller in sorted(self._before.keys() & set(cgroup_controllers())):
             with suppress(OSError):

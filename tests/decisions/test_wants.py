@@ -4,7 +4,7 @@ import pytest
 
 from mcphost.decisions.wants import Want, answered, wants_of
 from sandbox import LAYERS, Ability, Diagnosis, Finding, Limits
-from sandbox.place import Place
+from sandbox.doctor.place import Place
 
 
 def diagnosis(*missing: str, abilities: tuple[str, ...] = ()) -> Diagnosis:

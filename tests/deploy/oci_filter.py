@@ -12,7 +12,8 @@ import sys
 
 sys.path.insert(0, sys.argv[1])
 
-from sandbox import bpf, seccomp, syscalls
+from sandbox import syscalls
+from sandbox.seccomp import bpf, filters
 
 _ERRNO = 0x00050000
 
@@ -35,7 +36,7 @@ def compiled(profile: dict, left_out: frozenset[str], machine: str) -> bytes:
             comparison = bpf.Comparison(test["index"], (test["value"],), bpf.ALL_BITS[64], 64)
             tests.setdefault(name, []).append((comparison,))
     rules: dict[int, bpf.Rule] = {}
-    for name, number in seccomp.numbers(machine).items():
+    for name, number in filters.numbers(machine).items():
         if name in plain:
             rules[number] = bpf.ALLOW
         elif name in tests:

@@ -17,8 +17,9 @@ import yaml
 
 from attacks.modes import USER, copy_package
 from harness import fixture_server, make_policy
-from sandbox import LAYERS, seccomp
+from sandbox import LAYERS
 from sandbox.layers import CGROUP_LAYERS
+from sandbox.seccomp import filters
 
 ROOT = Path(__file__).parents[2]
 PROFILE = ROOT / "deploy" / "seccomp.json"
@@ -109,7 +110,7 @@ def test_the_file_is_what_its_generator_writes():
 
 def test_every_call_of_it_has_a_number_and_none_is_one_that_changes_the_machine():
     names = {name for rule in profile()["syscalls"] for name in rule["names"]}
-    assert names <= seccomp.call_names()
+    assert names <= filters.call_names()
     machine = {"bpf", "init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "reboot", "swapon",
                "settimeofday", "clock_settime", "perf_event_open", "userfaultfd", "keyctl", "add_key", "ptrace", "iopl",
                "open_by_handle_at", "quotactl", "syslog", "acct", "fsopen", "io_uring_setup", "process_vm_readv"}  # fmt: skip

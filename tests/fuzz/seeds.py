@@ -48,7 +48,7 @@ def seeds() -> dict[str, list[bytes]]:
     requests = [Spawn(1, PLAIN), Spawn(2, FULL), Signal(1, 15), Kill(1)]
     failed = SpawnFailed(1, SandboxSetupFailed("exec", 2, "gone"))
     events = [Spawned(1, 2, 3, STATUSES), failed, SpawnFailed(2, SandboxUnsupported(STATUSES[:2])), EXITED]
-    profiles = Path(sandbox.__file__).parent / "profiles"
+    profiles = Path(sandbox.__file__).parent / "seccomp" / "profiles"
     said = [
         {"poised": [7, None]},
         {"failed": ["exec", 2, "x"]},

@@ -7,11 +7,11 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 
-from sandbox import _worker, seccomp, tls_hello
-from sandbox.bpf import ARCHITECTURES, ProgramTooLong, simulate
-from sandbox.connect_request import MAX_HEAD_BYTES, ConnectReader, ConnectRefused
+from sandbox import _worker
+from sandbox.egress import tls_hello
+from sandbox.egress.connect_request import MAX_HEAD_BYTES, ConnectReader, ConnectRefused
+from sandbox.egress.tls_hello import HelloReader, HelloRefused
 from sandbox.errors import FilterInvalid, SpecInvalid
-from sandbox.filter_profiles import read_overlay, read_profile
 from sandbox.messages import (
     MalformedMessage,
     SpecRefused,
@@ -22,11 +22,13 @@ from sandbox.messages import (
     encode_hello,
     encode_request,
 )
+from sandbox.seccomp import filters
+from sandbox.seccomp.bpf import ARCHITECTURES, ProgramTooLong, simulate
+from sandbox.seccomp.filter_profiles import read_overlay, read_profile
 from sandbox.spec import SandboxSpec
-from sandbox.tls_hello import HelloReader, HelloRefused
 
 MACHINE = "x86_64"
-_CALLS = frozenset(seccomp.numbers(MACHINE))
+_CALLS = frozenset(filters.numbers(MACHINE))
 
 
 def request(data: bytes) -> None:
@@ -110,7 +112,7 @@ def profile(data: bytes) -> None:
         with suppress(FilterInvalid):
             read_overlay(value, _CALLS)
         with suppress(FilterInvalid, ProgramTooLong):
-            program = seccomp.compile_profile(read_profile(value, _CALLS), MACHINE)
+            program = filters.compile_profile(read_profile(value, _CALLS), MACHINE)
             for number in (0, 1, 56, 435, 999, 0x40000000, 0xFFFFFFFF):
                 simulate(program, ARCHITECTURES[MACHINE], number)
 

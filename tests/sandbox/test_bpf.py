@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox import bpf, syscalls
-from sandbox.bpf import ALLOW, ARCHITECTURES, ERRNO, KILL_PROCESS, Comparison, Condition, simulate
+from sandbox import syscalls
+from sandbox.seccomp import bpf
+from sandbox.seccomp.bpf import ALLOW, ARCHITECTURES, ERRNO, KILL_PROCESS, Comparison, Condition, simulate
 
 MACHINES = sorted(ARCHITECTURES)
 WORDS = {32: st.integers(0, 2**32 - 1), 64: st.integers(0, 2**64 - 1)}

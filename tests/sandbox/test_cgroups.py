@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import Limits, cgroup_caps, cgroup_files, cgroup_tree, cgroups, cgroups_v2, syscalls
+from sandbox import Limits, syscalls
+from sandbox.cgroups import group_caps, group_files, groups, tree, v2
 
 pytestmark = pytest.mark.kernel
 
@@ -51,10 +52,10 @@ def wait_for_process(group, pid: int) -> None:
 
 @pytest.fixture
 def driver():
-    driver = cgroup_tree.open_driver("groups")
+    driver = tree.open_driver("groups")
     yield driver
     driver.close()
-    cgroup_tree.sweep()
+    tree.sweep()
 
 
 def test_caps_are_set_read_back_and_gone_with_the_group(driver):
@@ -98,7 +99,7 @@ def test_a_group_left_out_is_absent_with_that_reason(driver):
 
 def test_living_spawners_are_not_swept(driver):
     group = driver.create("one")
-    cgroup_tree.sweep()
+    tree.sweep()
     assert {status.layer for status in group.statuses(os.getpid(), LIMITS) if "not in" in status.reason}
     assert group.remove()
 
@@ -173,7 +174,7 @@ def any_group(request):
         group = driver.create("one")
     else:
         place = request.getfixturevalue("v2_place")
-        group = cgroups_v2.V2Group(cgroup_files.GroupFiles(place), frozenset(), {})
+        group = v2.V2Group(group_files.GroupFiles(place), frozenset(), {})
     yield group
     group.kill()
     assert members(group) == []
@@ -182,7 +183,7 @@ def any_group(request):
 
 @pytest.fixture
 def v2_place():
-    own = cgroups_v2.own_place()
+    own = v2.own_place()
     if own is None:
         pytest.skip("no cgroup2 is mounted here")
     place = own / f"sandbox-test-{os.getpid()}"
@@ -193,7 +194,7 @@ def v2_place():
 
 
 def test_version_2_a_process_is_born_in_its_group_and_killed_with_it(v2_place: Path):
-    group = cgroups_v2.V2Group(cgroup_files.GroupFiles(v2_place), frozenset(), {})
+    group = v2.V2Group(group_files.GroupFiles(v2_place), frozenset(), {})
     born_in, entries = group.entry()
     assert entries == ()
     pid = child(born_in, (), signal.pause)
@@ -206,19 +207,19 @@ def test_version_2_a_process_is_born_in_its_group_and_killed_with_it(v2_place: P
 
 
 def test_version_2_without_controllers_says_which_are_missing(tmp_path: Path):
-    own = cgroups_v2.own_place()
+    own = v2.own_place()
     assert own is not None
-    driver = cgroups_v2.V2Driver(own)
+    driver = v2.V2Driver(own)
     driver.open("groups")
     offered = (own / "cgroup.controllers").read_text().split()
-    expected = {layer for layer, name in cgroup_caps.CONTROLLERS.items() if name not in offered}
+    expected = {layer for layer, name in group_caps.CONTROLLERS.items() if name not in offered}
     assert driver.missing.keys() == expected
     assert all("is not handed down" in reason for reason in driver.missing.values())
     driver.close()
 
 
 def test_without_any_groups_everything_is_absent_with_the_reason():
-    group = cgroups.NullDriver("no such thing").create("one")
+    group = groups.NullDriver("no such thing").create("one")
     assert {(status.state, status.reason) for status in group.statuses(1, LIMITS)} == {
         ("absent", "no such thing")
     }

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from attacks import modes
-from sandbox import LAYERS, seccomp, syscalls
-from sandbox.bpf import ALLOW, ERRNO, program
+from sandbox import LAYERS, syscalls
+from sandbox.seccomp import filters
+from sandbox.seccomp.bpf import ALLOW, ERRNO, program
 
 pytestmark = pytest.mark.kernel
 
@@ -128,7 +129,7 @@ def test_where_no_fresh_proc_may_be_mounted_the_root_stays_and_shows_none(packag
 
 def run_below(refused: tuple[str, ...], packages: str, code: str) -> dict:
     """As root of this machine, but for a filter that refuses some calls."""
-    rules = {seccomp.numbers(syscalls.MACHINE)[name]: ERRNO | 1 for name in refused}
+    rules = {filters.numbers(syscalls.MACHINE)[name]: ERRNO | 1 for name in refused}
     boot = (
         "import os, sys; sys.path.insert(0, sys.argv[2]); from sandbox import syscalls\n"
         "syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1); syscalls.seccomp_filter(bytes.fromhex(sys.argv[1]))\n"

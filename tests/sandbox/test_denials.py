@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import Denied, Exited, Spawned, bpf, seccomp, syscalls
+from sandbox import Denied, Exited, Spawned, syscalls
+from sandbox.seccomp import bpf, filters
 
 pytestmark = pytest.mark.kernel
 
@@ -20,7 +21,7 @@ def attempt(number, *arguments):
     return ctypes.get_errno() if answer < 0 else "done"
 """
 FLOOD = TRY + "while True: attempt({unshare}, 0)\n"
-NUMBERS = seccomp.numbers(syscalls.MACHINE)
+NUMBERS = filters.numbers(syscalls.MACHINE)
 FLOOD = FLOOD.replace("{unshare}", str(NUMBERS["unshare"]))
 
 
@@ -133,7 +134,8 @@ def test_below_a_listener_of_somebody_else_calls_are_refused_but_not_counted(mak
     script = """
 import json, sys
 sys.path[:0] = json.loads(sys.argv[1])
-from sandbox import SandboxSpec, bpf, run, syscalls
+from sandbox import SandboxSpec, run, syscalls
+from sandbox.seccomp import bpf
 syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
 listener = syscalls.seccomp_listener(bpf.program({}, bpf.ALLOW, syscalls.MACHINE))
 done = run(SandboxSpec.from_wire(json.loads(sys.argv[2])))
@@ -141,7 +143,7 @@ print(json.dumps([done.stdout.decode().strip(), done.ended.denied_calls, done.un
     [each.state for each in done.layers if each.layer == "seccomp"]]))
 """
     spec = make_spec(TRY + "print(attempt(int(sys.argv[1]), 0))", *numbers_of("unshare"))
-    packages = json.dumps([str(Path(seccomp.__file__).parent.parent)])
+    packages = json.dumps([str(Path(filters.__file__).parent.parent)])
     argv = [sys.executable, "-c", script, packages, json.dumps(spec.to_wire())]
     done = subprocess.run(argv, capture_output=True, check=True, timeout=30)
     assert json.loads(done.stdout) == ["1", {}, "seccomp: Device or resource busy", ["enforced"]]

@@ -9,10 +9,10 @@ from typing import get_args
 import pytest
 
 from sandbox import LAYERS, Features, LayerStatus
-from sandbox.diagnosis import Outcomes, judge
+from sandbox.doctor.diagnosis import Outcomes, judge
+from sandbox.doctor.place import Attempts, Facts, Kernel, Kind, Marks, Mounted, Place, Process
+from sandbox.doctor.remedies import Obstacle, remedy
 from sandbox.layers import CGROUP_LAYERS
-from sandbox.place import Attempts, Facts, Kernel, Kind, Marks, Mounted, Place, Process
-from sandbox.remedies import Obstacle, remedy
 
 ROOT, ORDINARY = Process(uid=0, capabilities=2**41 - 1), Process(uid=1000, capabilities=0)
 MARKS = {

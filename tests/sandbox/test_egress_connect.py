@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sandbox import ConnectReader, ConnectRefused, ConnectRequest, answer
-from sandbox.connect_request import MAX_FIELDS, MAX_HEAD_BYTES
+from sandbox.egress.connect_request import MAX_FIELDS, MAX_HEAD_BYTES
 
 GOOD = b"CONNECT Api.Example.com:443 HTTP/1.1\r\nHost: api.example.com:443\r\nUser-Agent: x\r\n\r\n"
 

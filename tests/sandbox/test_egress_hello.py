@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sandbox import HelloReader, HelloRefused, name_refusal
-from sandbox.tls_hello import MAX_HELLO_BYTES, MAX_RAW_BYTES
+from sandbox.egress.tls_hello import MAX_HELLO_BYTES, MAX_RAW_BYTES
 
 
 def real_hello(name: str | None, **changes: object) -> bytes:

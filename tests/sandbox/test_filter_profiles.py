@@ -7,12 +7,13 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox import FilterInvalid, bpf, seccomp
-from sandbox.bpf import ALLOW, ARCHITECTURES, ERRNO, Comparison, Condition, simulate
-from sandbox.filter_profiles import Overlay, Profile, overlaid, read_overlay, read_profile
+from sandbox import FilterInvalid
+from sandbox.seccomp import bpf, filters
+from sandbox.seccomp.bpf import ALLOW, ARCHITECTURES, ERRNO, Comparison, Condition, simulate
+from sandbox.seccomp.filter_profiles import Overlay, Profile, overlaid, read_overlay, read_profile
 
-CALLS = seccomp.call_names()
-DEFAULT = json.loads((Path(seccomp.__file__).parent / "profiles" / "default.json").read_text())
+CALLS = filters.call_names()
+DEFAULT = json.loads((Path(filters.__file__).parent / "profiles" / "default.json").read_text())
 DEFAULT["allow"] = DEFAULT["allow"][:8]
 SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.floats(allow_nan=False)
 JSON = st.recursive(
@@ -87,7 +88,7 @@ def test_what_overlays_let_through_does_not_depend_on_their_order(rules, overlay
 
 @settings(max_examples=60)
 @given(
-    st.sampled_from(seccomp.SHIPPED),
+    st.sampled_from(filters.SHIPPED),
     st.sampled_from(sorted(CALLS)),
     st.tuples(*[st.integers(0, 2**64 - 1)] * 6),
 )
@@ -95,8 +96,8 @@ def test_a_counting_filter_lets_through_what_the_plain_one_does_and_asks_about_t
     name, call, arguments
 ):
     for machine in ARCHITECTURES:
-        number = seccomp.numbers(machine).get(call)
-        both = seccomp.filter_for(name, machine, frozenset())
+        number = filters.numbers(machine).get(call)
+        both = filters.filter_for(name, machine, frozenset())
         if number is None:
             continue
         plain, asked = (

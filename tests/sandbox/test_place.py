@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.place import (
+from sandbox.doctor.place import (
     FIRST_PID_NAMESPACE,
     Marks,
     groups_mounted,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox import SandboxSetupFailed, Volume, probe_sizes
-from sandbox.images import filesystem_bytes, judge
+from sandbox.volumes.images import filesystem_bytes, judge
 
 pytestmark = pytest.mark.kernel
 needs_sizes = pytest.mark.skipif(probe_sizes("/tmp").state != "enforced", reason="needs sized volumes")

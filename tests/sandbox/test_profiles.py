@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import Exited, FilterInvalid, Mount, Spawned, encode_filter, seccomp
-from sandbox.filter_profiles import read_profile
+from sandbox import Exited, FilterInvalid, Mount, Spawned, encode_filter
+from sandbox.seccomp import filters
+from sandbox.seccomp.filter_profiles import read_profile
 
 pytestmark = pytest.mark.kernel
 
 PEERS = Path(__file__).parent.parent.parent / ".peers"
-DEFAULT = json.loads((Path(seccomp.__file__).parent / "profiles" / "default.json").read_text())
+DEFAULT = json.loads((Path(filters.__file__).parent / "profiles" / "default.json").read_text())
 
 ATTEMPTS = """
 import os, socket, sys, threading
@@ -119,14 +120,14 @@ for place in (0, 0x100000005, 5, 0x100000000, 0x300000005, 0x100000007):
 
 
 def test_a_list_without_what_a_start_needs_is_refused_before_any_start():
-    for call in seccomp.START_CALLS:
+    for call in filters.START_CALLS:
         with pytest.raises(FilterInvalid, match=f"allow: {call} is missing"):
             own(allow=[name for name in DEFAULT["allow"] if name != call])
 
 
 def test_what_a_start_needs_is_enough_for_one(python):
     """The program then gets nowhere; it was started, and ended by itself."""
-    minimal = {"name": "own", "allow": sorted(seccomp.START_CALLS), "denied": "EPERM", "unknown": "ENOSYS"}
+    minimal = {"name": "own", "allow": sorted(filters.START_CALLS), "denied": "EPERM", "unknown": "ENOSYS"}
     done = python("print('never')", seccomp=encode_filter(minimal))
     assert (done.stdout, done.ended.reason) == (b"", "signalled" if done.ended.signal else "exited")
     assert sum(done.ended.denied_calls.values()) > 0
@@ -134,7 +135,7 @@ def test_what_a_start_needs_is_enough_for_one(python):
 
 def test_a_list_that_comes_out_too_long_is_refused_with_its_length():
     wide = {"argument": 0, "bits": 64, "test": "any-of", "values": list(range(40))}
-    names = sorted(seccomp.call_names() - set(DEFAULT["allow"]) - set(DEFAULT["answer"]))[:30]
+    names = sorted(filters.call_names() - set(DEFAULT["allow"]) - set(DEFAULT["answer"]))[:30]
     conditions = [
         {"call": name, "when": [[wide]], "otherwise": "EPERM", "why": "x"}
         for name in names
@@ -144,11 +145,11 @@ def test_a_list_that_comes_out_too_long_is_refused_with_its_length():
         own(conditions=conditions)
 
 
-@pytest.mark.parametrize("name", seccomp.SHIPPED)
+@pytest.mark.parametrize("name", filters.SHIPPED)
 def test_every_shipped_list_is_one_that_could_be_given(name):
-    value = json.loads((Path(seccomp.__file__).parent / "profiles" / f"{name}.json").read_text())
+    value = json.loads((Path(filters.__file__).parent / "profiles" / f"{name}.json").read_text())
     encode_filter(value)
-    assert read_profile(value, seccomp.call_names()) == seccomp.load_profile(name)
+    assert read_profile(value, filters.call_names()) == filters.load_profile(name)
 
 
 def test_a_worker_that_waits_for_its_program_is_not_left_waiting_for_an_answer(python):

@@ -6,15 +6,15 @@ import os
 import pyseccomp
 import pytest
 
-from sandbox import seccomp
-from sandbox.bpf import ALLOW, ARCHITECTURES, KILL_PROCESS, Condition, simulate
-from sandbox.filter_profiles import action
+from sandbox.seccomp import filters
+from sandbox.seccomp.bpf import ALLOW, ARCHITECTURES, KILL_PROCESS, Condition, simulate
+from sandbox.seccomp.filter_profiles import action
 from seccomp_oracle import conditional_filter, plain_filter, their_names
 
 MACHINES = sorted(ARCHITECTURES)
-PROFILES = list(seccomp.SHIPPED)
+PROFILES = list(filters.SHIPPED)
 # Each by itself, what workers get where there are no namespaces, and all at once.
-ALL_VARIANTS = frozenset(seccomp.overlays())
+ALL_VARIANTS = frozenset(filters.overlays())
 VARIANTS = [
     frozenset(),
     *(frozenset({name}) for name in sorted(ALL_VARIANTS)),
@@ -39,8 +39,8 @@ STREAM, DGRAM, RAW, SEQPACKET, NONBLOCK, CLOEXEC = 1, 2, 3, 5, 0x800, 0x80000
 
 @pytest.mark.parametrize(("name", "names", "machine"), CASES, ids=IDS)
 def test_libseccomp_gives_the_same_answers(name, names, machine):
-    profile = seccomp.varied(seccomp.load_profile(name), names)
-    ours, table = seccomp.compile_named(name, machine, names), seccomp.numbers(machine)
+    profile = filters.varied(filters.load_profile(name), names)
+    ours, table = filters.compile_named(name, machine, names), filters.numbers(machine)
     shared = their_names(machine, table)
     assert len(shared) > 300
     # What the installed library has no name for on this machine can only be simulated.
@@ -83,10 +83,10 @@ def interesting(rule: Condition) -> list[tuple[int, ...]]:
 
 @pytest.mark.parametrize(("name", "names", "machine"), CASES, ids=IDS)
 def test_every_call_and_every_number_is_answered_as_the_profile_says(name, names, machine):
-    profile = seccomp.varied(seccomp.load_profile(name), names)
+    profile = filters.varied(filters.load_profile(name), names)
     program, by_number = (
-        seccomp.compile_named(name, machine, names),
-        {v: k for k, v in seccomp.numbers(machine).items()},
+        filters.compile_named(name, machine, names),
+        {v: k for k, v in filters.numbers(machine).items()},
     )
     for number in (*range(1200), 0x3FFFFFFF):
         call = by_number.get(number)
@@ -180,16 +180,16 @@ def test_only_the_zygote_variant_may_enter_namespaces():
 
 
 def asked(machine: str, call: str, *arguments: int, names: tuple[str, ...] = ()) -> int:
-    program = seccomp.compile_named("default", machine, frozenset(names))
+    program = filters.compile_named("default", machine, frozenset(names))
     padded = (*arguments, *(0,) * 6)[:6]
-    return simulate(program, ARCHITECTURES[machine], seccomp.numbers(machine)[call], padded)
+    return simulate(program, ARCHITECTURES[machine], filters.numbers(machine)[call], padded)
 
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_the_tables_agree_with_libseccomp(machine):
     arch = {"x86_64": pyseccomp.Arch.X86_64, "aarch64": pyseccomp.Arch.AARCH64}[machine]
     unlike = []
-    for name, number in seccomp.numbers(machine).items():
+    for name, number in filters.numbers(machine).items():
         theirs = pyseccomp.resolve_syscall(arch, name)
         # Negative: newer than the installed library, or one it has under no number.
         if theirs >= 0 and theirs != number:
@@ -199,15 +199,15 @@ def test_the_tables_agree_with_libseccomp(machine):
 
 def test_a_profile_or_variant_that_does_not_exist_is_not_found():
     with pytest.raises(FileNotFoundError):
-        seccomp.load_profile("nothing")
+        filters.load_profile("nothing")
     with pytest.raises(KeyError):
-        seccomp.compile_named("default", "x86_64", frozenset({"nothing"}))
+        filters.compile_named("default", "x86_64", frozenset({"nothing"}))
 
 
 @pytest.mark.kernel
 def test_the_kernel_answers_as_the_simulation_does(says):
-    program = seccomp.compile_named("default", os.uname().machine)
-    table = seccomp.numbers("x86_64")
+    program = filters.compile_named("default", os.uname().machine)
+    table = filters.numbers("x86_64")
     # Calls that do nothing when refused, with arguments that do nothing when let through.
     names = [
         "bpf",

@@ -30,10 +30,10 @@ from sandbox import (
     Volume,
     Zygote,
     _nest,
-    diagnosis,
     syscalls,
     zygote_plan,
 )
+from sandbox.doctor import diagnosis
 
 pytestmark = pytest.mark.kernel
 
@@ -457,7 +457,7 @@ def again(ask, serve) -> Asked:
 
 
 def test_a_zygote_is_replaced_after_enough_forks_and_its_workers_live_on(ask, serve):
-    from sandbox._zygotes import MAX_FORKS, is_due
+    from sandbox.zygote.zygotes import MAX_FORKS, is_due
 
     assert (is_due(MAX_FORKS - 1, 0), is_due(MAX_FORKS, 0), is_due(0, 3600)) == (False, True, True)
     spec = serve()

@@ -11,18 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from sandbox import (
-    LAYERS,
-    Exited,
-    Finished,
-    Limits,
-    Mount,
-    SandboxSpec,
-    Spawned,
-    Spawner,
-    cgroup_files,
-    run,
-)
+from sandbox import LAYERS, Exited, Finished, Limits, Mount, SandboxSpec, Spawned, Spawner, run
+from sandbox.cgroups import group_files
 
 MIB = 1024 * 1024
 PYTHON = os.path.realpath("/usr/bin/python3")
@@ -157,7 +147,7 @@ def check_out_of_memory_ends_the_whole_worker(spawner: Spawner) -> None:
 def check_nothing_of_a_worker_may_be_swapped(spawner: Spawner) -> None:
     with started(spawner, "import time; print(1, flush=True); time.sleep(1000)") as (worker, out):
         os.read(out, 1)
-        place = cgroup_files.GroupFiles(Path(f"/sys/fs/cgroup{group_of(worker.pid)}"))
+        place = group_files.GroupFiles(Path(f"/sys/fs/cgroup{group_of(worker.pid)}"))
         expect(place.number("memory.swap.max"), 0)
         expect(place.number("memory.oom.group"), 1)
         spawner.kill(worker.worker)

@@ -11,16 +11,8 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sandbox import (
-    LAYERS,
-    SandboxUnsupported,
-    Spawner,
-    cgroup_files,
-    cgroup_tree,
-    cgroups_v2,
-    diagnose,
-    syscalls,
-)
+from sandbox import LAYERS, SandboxUnsupported, Spawner, diagnose, syscalls
+from sandbox.cgroups import group_files, tree, v2
 from vm.checks import CGROUPS, expect, finish, inside, started, states, until
 
 CLONE_NEWNS, CLONE_NEWCGROUP = 0x00020000, 0x02000000  # sched.h
@@ -33,11 +25,11 @@ def spawning() -> Iterator[Spawner]:
 
 
 def check_the_runtime_moves_itself_to_a_leaf_and_back(own: Path) -> None:
-    ours = cgroup_files.GroupFiles(own)
+    ours = group_files.GroupFiles(own)
     expect(ours.processes(), [os.getpid()])
     with spawning() as spawner:
         expect(ours.processes(), [])
-        leaf = cgroup_files.GroupFiles(own / "sandbox-leaf")
+        leaf = group_files.GroupFiles(own / "sandbox-leaf")
         expect(set(leaf.processes()), {os.getpid(), spawner.pid})
     expect(ours.processes(), [os.getpid()])
     expect(ours.words("cgroup.subtree_control"), [])
@@ -65,7 +57,7 @@ def check_a_second_spawner_works_beside_the_first(own: Path) -> None:
     with spawning() as first, spawning() as second:
         for spawner in (first, second):
             expect(finish(spawner, "", require=frozenset(CGROUPS)).ended.code, 0)
-    expect(cgroup_files.GroupFiles(own).processes(), [os.getpid()])
+    expect(group_files.GroupFiles(own).processes(), [os.getpid()])
 
 
 def check_the_doctor_finds_every_layer_and_names_the_version(own: Path) -> None:
@@ -77,10 +69,10 @@ def check_the_doctor_finds_every_layer_and_names_the_version(own: Path) -> None:
 
 def check_a_worker_is_born_in_its_group(own: Path) -> None:
     """The clone itself is counted there: with no room for it in the group it is refused, outside it is not."""
-    driver = cgroup_tree.open_driver("born")
+    driver = tree.open_driver("born")
     try:
         group = driver.create("one")
-        place = cgroup_files.GroupFiles(next(own.glob("sandbox.*/one")))
+        place = group_files.GroupFiles(next(own.glob("sandbox.*/one")))
         place.write("pids.max", 0)
         born_in, entries = group.entry()
         expect(entries, ())
@@ -146,19 +138,19 @@ def check_what_is_frozen_does_nothing_and_can_be_killed(own: Path) -> None:
 
 
 @contextlib.contextmanager
-def grouped() -> Iterator[cgroups_v2.V2Group]:
+def grouped() -> Iterator[v2.V2Group]:
     """A group of the driver without caps, as a worker gets it."""
-    driver = cgroup_tree.open_driver("check")
+    driver = tree.open_driver("check")
     try:
         group = driver.create("one")
-        assert isinstance(group, cgroups_v2.V2Group), driver.missing
+        assert isinstance(group, v2.V2Group), driver.missing
         yield group
         until(group.remove, "the group is removed")
     finally:
         driver.close()
 
 
-def in_group(group: cgroups_v2.V2Group, does: Callable[[], None]) -> int:
+def in_group(group: v2.V2Group, does: Callable[[], None]) -> int:
     born_in, _ = group.entry()
     cloned = syscalls.clone(0, born_in)
     if cloned is None:
@@ -175,7 +167,7 @@ def check_nothing_is_left_when_the_fork_server_is_killed(own: Path) -> None:
     spawner = Spawner.start(name="vm")
     with started(spawner, "import os, time; os.fork(); print(1, flush=True); time.sleep(1000)") as (_, out):
         os.read(out, 1)
-        pids = [pid for place in inside(own) for pid in cgroup_files.GroupFiles(place).processes()]
+        pids = [pid for place in inside(own) for pid in group_files.GroupFiles(place).processes()]
         assert len(pids) >= 3, pids
         os.kill(spawner.pid, signal.SIGKILL)
         until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "they are gone")

@@ -3,7 +3,7 @@
 For each kind of specification (`zygote_plan.kind`) there is at most one zygote that is asked. It stands still except
 while it imports and while it forks. One worker is kept made and looked at ahead of need, its place without anything of
 a tenant's; a start then is: bring in what the specification adds, read back, say go. What is done to one zygote and to
-one worker is in `_zygote_site`; here are the tables and the rules.
+one worker is in `sites`; here are the tables and the rules.
 """
 
 import math
@@ -15,15 +15,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from sandbox import _confine, _readback, _worker, _zygote_site, zygote_plan
+from sandbox import _confine, _readback, _worker, zygote_plan
 from sandbox._ground import Ground
-from sandbox._volumes import Volumes
 from sandbox._worker import Made, Worker
-from sandbox._zygote_site import Job, Site, Zygote
 from sandbox.errors import SandboxSetupFailed, SandboxUnsupported
 from sandbox.features import Features
 from sandbox.messages import Event, Spawn, SpawnFailed
 from sandbox.spec import SandboxSpec
+from sandbox.volumes.shelves import Volumes
+from sandbox.zygote import sites
+from sandbox.zygote.sites import Job, Site, Zygote
 
 # Imported modules are tens of MiB for each.
 MAX_ZYGOTES = 16
@@ -260,7 +261,7 @@ class Zygotes:
         zygote.deadline = time.monotonic() + FORK_TIMEOUT_SECONDS
         site = zygote.site = self._sites[worker.number] = Site(worker, zygote)
         try:
-            _zygote_site.assemble(site, spec, plan)
+            sites.assemble(site, spec, plan)
         except SandboxSetupFailed as failure:
             self._house.fail(worker, failure)
 
@@ -271,14 +272,14 @@ class Zygotes:
         zygote.forks += 1
         now = time.monotonic()
         self._refill_at = now + REFILL_SECONDS
-        _zygote_site.take(site, job)
+        sites.take(site, job)
         self._house.begin(site.worker, [])
         if kind.waiting:
             self._advance(kind, now)
 
     def seal(self, worker: Worker, volumes: Volumes) -> None:
         """The volumes of an assigned worker are there. Raises `SandboxSetupFailed`."""
-        _zygote_site.seal(self._sites[worker.number], volumes)
+        sites.seal(self._sites[worker.number], volumes)
 
     # What they say
 
@@ -286,10 +287,10 @@ class Zygotes:
         """There is something to read at `fd`, or it was closed at the other end."""
         match self._by_fd.get(fd):
             case Zygote() as zygote if zygote.control is not None:
-                if (heard := _zygote_site.hear(zygote.control)) is not None:
+                if (heard := sites.hear(zygote.control)) is not None:
                     self._on_zygote(zygote, heard[0])
             case Site() as site if site.gate is not None:
-                if (heard := _zygote_site.hear(site.gate)) is not None:
+                if (heard := sites.hear(site.gate)) is not None:
                     self._on_worker(site, *heard)
 
     def _on_zygote(self, zygote: Zygote, message: dict[str, object]) -> None:
@@ -312,7 +313,7 @@ class Zygotes:
         match message:
             case {"poised": True} if site.state == "joining" and not site.pid:
                 try:
-                    _zygote_site.arrive(site, pid)
+                    sites.arrive(site, pid)
                 except SandboxSetupFailed as failure:
                     self._house.fail(site.worker, failure)
                     return
@@ -355,7 +356,7 @@ class Zygotes:
         if zygote.state != "stopping" or zygote.retired:
             return
         if faults := zygote.faults():
-            self._break(zygote, _zygote_site.failure(faults))
+            self._break(zygote, sites.failure(faults))
             return
         zygote.state = "still"
         kind = self._kinds.get(zygote.kind)
@@ -379,7 +380,7 @@ class Zygotes:
 
     def _look(self, site: Site) -> None:
         try:
-            _zygote_site.look(site)
+            sites.look(site)
         except SandboxSetupFailed as failure:
             self._house.fail(site.worker, failure)
 
@@ -388,7 +389,7 @@ class Zygotes:
             return
         try:
             site.zygote.deadline = time.monotonic() + FORK_TIMEOUT_SECONDS
-            _zygote_site.join(site)
+            sites.join(site)
             self._watch(site)
         except SandboxSetupFailed as failure:
             self._house.fail(site.worker, failure)
@@ -403,7 +404,7 @@ class Zygotes:
             return
         self._unwatch(site)
         try:
-            _zygote_site.go(site)
+            sites.go(site)
         except SandboxSetupFailed as error:
             self._house.fail(worker, error)
         else:
@@ -418,7 +419,7 @@ class Zygotes:
         if spec.network == "proxy" and not _readback.is_way_out(worker.listener):
             return SandboxSetupFailed("open-egress", 0, "the socket did not arrive")
         try:
-            worker.statuses = _zygote_site.statuses(site)
+            worker.statuses = sites.statuses(site)
         except OSError as error:
             return SandboxSetupFailed("read-back", error.errno or 0)
         short = _readback.only_planned(worker.statuses, plan)

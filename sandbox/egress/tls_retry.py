@@ -6,7 +6,7 @@ the client's records are walked, not held, until it is certain that no other hel
 with a real ServerHello, or the client has gone on to a later message of TLS 1.2, or the second hello has been seen.
 """
 
-from sandbox.tls_hello import HelloReader, HelloRefused, name_refusal
+from sandbox.egress.tls_hello import HelloReader, HelloRefused, name_refusal
 
 _HEAD_BYTES = 5
 _HANDSHAKE, _CLIENT_HELLO, _SERVER_HELLO = 22, 1, 2

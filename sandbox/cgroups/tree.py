@@ -5,29 +5,29 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from sandbox import cgroup_files, cgroups, cgroups_v1, cgroups_v2
-from sandbox.cgroup_caps import CONTROLLERS
+from sandbox.cgroups import group_files, groups, v1, v2
+from sandbox.cgroups.group_caps import CONTROLLERS
 
 _NAME = re.compile(r"sandbox\.[a-z0-9-]+\.(\d+)\.(\d+)\.(\d+)")
 _PAUSE_SECONDS = 0.005
 
 
-def open_driver(label: str) -> cgroups.Driver:
+def open_driver(label: str) -> groups.Driver:
     """The driver for this machine, opened. Version 2 where it has controllers, else version 1 where it has, else none.
 
     Where both are mounted, each controller is in one of the trees only, and machines give all to the same.
     """
-    own_v2, own_v1 = cgroups_v2.own_place(), cgroups_v1.own_places()
+    own_v2, own_v1 = v2.own_place(), v1.own_places()
     wanted = set(CONTROLLERS.values())
-    driver: cgroups.Driver
-    if own_v2 is not None and cgroups_v2.offers(own_v2) & wanted:
-        driver = cgroups_v2.V2Driver(own_v2)
+    driver: groups.Driver
+    if own_v2 is not None and v2.offers(own_v2) & wanted:
+        driver = v2.V2Driver(own_v2)
     elif own_v1.keys() & wanted:
-        driver = cgroups_v1.V1Driver(own_v1)
+        driver = v1.V1Driver(own_v1)
     elif own_v2 is not None:
-        driver = cgroups_v2.V2Driver(own_v2)  # it says of each controller why it cannot be had
+        driver = v2.V2Driver(own_v2)  # it says of each controller why it cannot be had
     else:
-        driver = cgroups.NullDriver("no control groups are mounted here")
+        driver = groups.NullDriver("no control groups are mounted here")
     driver.open(label)
     return driver
 
@@ -47,26 +47,26 @@ def sweep(*, wait_seconds: float = 0.0) -> None:
 
 def restore() -> None:
     """Put this process's own group back as it was found, where a spawner that was killed could not."""
-    own = cgroups_v2.own_place()
+    own = v2.own_place()
     if own is not None:
-        cgroups_v2.undivide(own)
+        v2.undivide(own)
 
 
 def _stale() -> Iterator[Path]:
-    own_v2 = cgroups_v2.own_place()
-    for place in {*cgroups_v1.own_places().values(), *([] if own_v2 is None else [own_v2])}:
+    own_v2 = v2.own_place()
+    for place in {*v1.own_places().values(), *([] if own_v2 is None else [own_v2])}:
         for child in place.glob("sandbox.*"):
             match = _NAME.fullmatch(child.name)
-            if not match or int(match[3]) != cgroup_files.pid_namespace():
+            if not match or int(match[3]) != group_files.pid_namespace():
                 continue
-            if cgroup_files.start_time(int(match[1])) != int(match[2]):
+            if group_files.start_time(int(match[1])) != int(match[2]):
                 yield child
 
 
 def _remove(place: Path) -> bool:
     for child in place.iterdir():
         if child.is_dir():
-            group = cgroup_files.GroupFiles(child)
-            cgroup_files.kill_all([group])
+            group = group_files.GroupFiles(child)
+            group_files.kill_all([group])
             group.remove()
-    return cgroup_files.GroupFiles(place).remove()
+    return group_files.GroupFiles(place).remove()

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
-from sandbox import bpf, seccomp, syscalls
-from sandbox.place import Attempts
+from sandbox import syscalls
+from sandbox.doctor.place import Attempts
+from sandbox.seccomp import bpf, filters
 
 _NO_SUCH_FLAG = 0x80000000  # of umount2(2), open_tree(2), mount_setattr(2)
 _UNSHARE_NO_SUCH_FLAG = 0x1  # of unshare(2), where the low byte is none of the flags but CLONE_NEWTIME
@@ -50,7 +51,7 @@ _KILLED = -1
 def attempt(*, may_administer: bool) -> Attempts:
     """Make the calls. Forks, so the calling process must be single-threaded."""
     calls = _CALLS + (_PRIVILEGED_CALLS if may_administer else ())
-    numbers = seccomp.numbers(syscalls.MACHINE)
+    numbers = filters.numbers(syscalls.MACHINE)
     answers = {name: _apart(partial(syscalls.answer, numbers[name], *given)) for name, given, _ in calls}
     return Attempts(
         refused_calls=tuple(name for name, _, own in calls if answers[name] not in {own, 0}),

@@ -4,14 +4,14 @@ Every worker gets a group of its own in a group named after its spawner, which l
 in: `<own>/sandbox.<label>.<pid>.<start time>.<pid namespace>/worker-<number>`. The name is how leftovers of a spawner
 that was killed are told from those of a living one: a pid may come again, but not with the same start time.
 
-This module is what the rest of the sandbox sees of them. `cgroups_v1` and `cgroups_v2` are the drivers, `cgroup_tree`
-picks one, `cgroup_files` and `cgroup_caps` are what both are made of.
+This module is what the rest of the sandbox sees of them. `v1` and `v2` are the drivers, `tree`
+picks one, `group_files` and `group_caps` are what both are made of.
 """
 
 from dataclasses import dataclass
 from typing import Protocol
 
-from sandbox.cgroup_caps import CONTROLLERS
+from sandbox.cgroups.group_caps import CONTROLLERS
 from sandbox.layers import LayerStatus
 from sandbox.spec import Limits
 

@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sandbox import cgroup_caps, cgroup_files, cgroups
-from sandbox.cgroup_caps import CONTROLLERS, Cap
-from sandbox.cgroup_files import GroupFiles
+from sandbox.cgroups import group_caps, group_files, groups
+from sandbox.cgroups.group_caps import CONTROLLERS, Cap
+from sandbox.cgroups.group_files import GroupFiles
 from sandbox.layers import LayerStatus
 from sandbox.spec import Limits
 
@@ -21,22 +21,22 @@ def own_place() -> Path | None:
     for line in Path("/proc/self/cgroup").read_text("utf-8").splitlines():
         number, controllers, path = line.split(":", 2)
         if number == "0" and not controllers:
-            for mount in cgroup_files.mounts("cgroup2"):
+            for mount in group_files.mounts("cgroup2"):
                 place = mount.directory(path)
                 return place.parent if place.name == _LEAF else place
     return None
 
 
-def caps(limits: Limits) -> cgroup_caps.Caps:
+def caps(limits: Limits) -> group_caps.Caps:
     """What to write for `limits`, by layer."""
     memory = limits.memory_bytes or 0
-    pids = (limits.pids or 0) + cgroup_caps.INIT_PROCESSES
-    period, quota = cgroup_caps.CPU_PERIOD_MICROSECONDS, cgroup_caps.cpu_quota(limits)
-    return cgroup_caps.asked_for(
+    pids = (limits.pids or 0) + group_caps.INIT_PROCESSES
+    period, quota = group_caps.CPU_PERIOD_MICROSECONDS, group_caps.cpu_quota(limits)
+    return group_caps.asked_for(
         limits,
         {
             "cgroup.memory": (
-                Cap("memory.max", memory, cgroup_caps.whole_pages(memory)),
+                Cap("memory.max", memory, group_caps.whole_pages(memory)),
                 Cap("memory.oom.group", 1, 1),
                 # Kernels without swap, or told not to account for it, do not have the file.
                 Cap("memory.swap.max", 0, 0, optional=True),
@@ -57,28 +57,28 @@ class V2Group:
     oom_notice: int | None = None  # memory.oom.group does what others are told to do by one
 
     def entry(self) -> tuple[int | None, tuple[int, ...]]:
-        """See `cgroups.Group.entry`."""
+        """See `groups.Group.entry`."""
         return os.open(self.place.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), ()
 
     def limit(self, limits: Limits) -> None:
-        """See `cgroups.Group.limit`."""
-        cgroup_caps.apply(caps(limits), self._places())
+        """See `groups.Group.limit`."""
+        group_caps.apply(caps(limits), self._places())
 
     def statuses(self, pid: int, limits: Limits) -> tuple[LayerStatus, ...]:
-        """See `cgroups.Group.statuses`."""
-        return cgroup_caps.statuses(caps(limits), self._places(), self.missing, pid)
+        """See `groups.Group.statuses`."""
+        return group_caps.statuses(caps(limits), self._places(), self.missing, pid)
 
     def kill(self) -> None:
-        """See `cgroups.Group.kill`."""
-        cgroup_files.kill_all([self.place])
+        """See `groups.Group.kill`."""
+        group_files.kill_all([self.place])
 
     def freeze(self, *, frozen: bool) -> bool:
-        """See `cgroups.Group.freeze`."""
-        return cgroup_files.freeze(self.place, frozen=frozen)
+        """See `groups.Group.freeze`."""
+        return group_files.freeze(self.place, frozen=frozen)
 
-    def counters(self) -> cgroups.Counters:
-        """See `cgroups.Group.counters`."""
-        return cgroups.Counters(
+    def counters(self) -> groups.Counters:
+        """See `groups.Group.counters`."""
+        return groups.Counters(
             peak_memory_bytes=self.place.number("memory.peak"),
             cpu_seconds=_seconds(self.place.keyed("cpu.stat", "usage_usec")),
             oom_kills=self.place.keyed("memory.events", "oom_kill") or 0,
@@ -88,7 +88,7 @@ class V2Group:
         )
 
     def remove(self) -> bool:
-        """See `cgroups.Group.remove`."""
+        """See `groups.Group.remove`."""
         return self.place.remove()
 
     def _places(self) -> dict[str, GroupFiles]:
@@ -113,7 +113,7 @@ class V2Driver:
         self._controllers = offered & frozenset(CONTROLLERS.values())
         if not self._controllers:
             return
-        base = self.own / cgroup_files.group_name(label)
+        base = self.own / group_files.group_name(label)
         try:
             self._hand_down()
             base.mkdir(exist_ok=True)
@@ -122,7 +122,7 @@ class V2Driver:
             self._controllers = frozenset()
             GroupFiles(base).remove()
             undivide(self.own)
-            reason = cgroup_files.refusal(f"{self.own} cannot be divided", error)
+            reason = group_files.refusal(f"{self.own} cannot be divided", error)
             self.missing = dict.fromkeys(CONTROLLERS, reason)
         else:
             self._base = base
@@ -147,17 +147,17 @@ class V2Driver:
                 (leaf / "cgroup.procs").write_bytes(str(pid).encode())
             enable(self.own, self._controllers)
 
-    def create(self, name: str, *, without: frozenset[str] = frozenset()) -> cgroups.Group:
-        """See `cgroups.Driver.create`."""
+    def create(self, name: str, *, without: frozenset[str] = frozenset()) -> groups.Group:
+        """See `groups.Driver.create`."""
         if self._base is None or CONTROLLERS.keys() <= without:
-            return cgroups.NullGroup(self.missing)
+            return groups.NullGroup(self.missing)
         path = self._base / name
         path.mkdir()
         left_out = {CONTROLLERS[layer] for layer in without & CONTROLLERS.keys()}
         return V2Group(GroupFiles(path), self._controllers - left_out, self.missing)
 
     def close(self) -> None:
-        """See `cgroups.Driver.close`."""
+        """See `groups.Driver.close`."""
         if self._base is not None:
             with contextlib.suppress(OSError):
                 self._base.rmdir()

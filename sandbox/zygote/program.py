@@ -3,7 +3,7 @@
 This text is handed to that interpreter with -c, so it stands on the standard library of Python 3.9 and on nothing of
 this package. It is *not trusted*: what it imports can change any of it. So it holds no privilege, no secret and no
 tenant's data, everything it is forked into was made by the fork server, and the fork server looks at each worker, and
-at this process while it is stopped, before a worker is told anything (see `_inspect`).
+at this process while it is stopped, before a worker is told anything (see `inspection`).
 
 Packets on the control socket (descriptor `CONTROL`): from here `{"imported": true}`, `{"forked": true}`,
 `{"failed": [step, errno, detail]}`; to here one order per worker, with its namespaces' descriptors, its gate and its

@@ -6,7 +6,7 @@ Each text is a whole sentence for the operator of that very place. `{unit}` is t
 
 from typing import Literal
 
-from sandbox.place import Kind, Place
+from sandbox.doctor.place import Kind, Place
 
 Obstacle = Literal[
     "old-kernel",

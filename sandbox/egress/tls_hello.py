@@ -9,7 +9,7 @@ refused, also where a client only pretends: a front may follow the hidden name, 
 
 from dataclasses import dataclass
 
-from sandbox.egress import address_of
+from sandbox.egress.rules import address_of
 
 # Hellos have some 500 bytes, 2 KiB with post-quantum key shares.
 MAX_HELLO_BYTES = 16 * 1024

@@ -1,6 +1,6 @@
 """One zygote and one worker of it, as the fork server holds them: what is sent, what is opened, what is checked.
 
-See `_zygotes` for who is asked when, and `_zygote` for the other end.
+See `zygotes` for who is asked when, and `program` for the other end.
 """
 
 import base64
@@ -18,7 +18,6 @@ from typing import Literal
 
 from sandbox import (
     _confine,
-    _inspect,
     _order,
     _readback,
     _worker,
@@ -31,14 +30,15 @@ from sandbox import (
 )
 from sandbox._ground import Ground
 from sandbox._nest import Within
-from sandbox._volumes import Volumes
 from sandbox._worker import Worker, attempt
-from sandbox.egress import EGRESS_PORT
+from sandbox.egress.rules import EGRESS_PORT
 from sandbox.errors import SandboxSetupFailed
 from sandbox.layers import LayerStatus
 from sandbox.rootfs import Source
 from sandbox.spec import Mount, SandboxSpec
 from sandbox.steps import Plan
+from sandbox.volumes.shelves import Volumes
+from sandbox.zygote import inspection
 
 _CREDENTIALS_BYTES = 12  # struct ucred: pid, uid, gid (unix(7))
 _MAX_REASONS = 600
@@ -73,7 +73,7 @@ class Site:
     pidfd: int = -1
     inner_pid: int = 0
     job: Job | None = None
-    place: _inspect.Place | None = None
+    place: inspection.Place | None = None
     namespaces: dict[str, int] = field(default_factory=dict)
 
     def close(self) -> None:
@@ -132,7 +132,7 @@ class Zygote:
         attempt("set-limits", lambda: worker.group.limit(spec.limits))
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.setblocking(False)
-        self.control_name = _inspect.socket_name(theirs)
+        self.control_name = inspection.socket_name(theirs)
         self.pid_namespace = os.open(f"/proc/{worker.pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self.template = _hold_template(self.ground, whole)
         with theirs, open("/dev/null", "r+b", buffering=0) as nothing:
@@ -151,7 +151,7 @@ class Zygote:
         living = [*self.sites.values(), *([self.site] if self.site and self.site.pid else [])]
         workers = frozenset(site.pid for site in living)
         try:
-            faults = _inspect.zygote_faults(
+            faults = inspection.zygote_faults(
                 self.pid, self.worker.pid, workers, self.control, self.control_name
             )
             if not faults and self.site is not None:
@@ -165,14 +165,14 @@ class Zygote:
         if site.place is None:
             return ["its place was not looked at"]
         privileged = self.ground.privileged
-        ids = _inspect.Ids(
+        ids = inspection.Ids(
             uid=site.worker.uid,
             gid=site.worker.uid if privileged else os.getegid(),
             groups=frozenset() if privileged else frozenset(os.getgroups()),
         )
-        faults = _inspect.worker_faults(site.pid, site.place, self.pid, site.gate_name, ids)
+        faults = inspection.worker_faults(site.pid, site.place, self.pid, site.gate_name, ids)
         return faults + [
-            f"process {child} was left beside it" for child in _inspect.children(site.worker.pid)
+            f"process {child} was left beside it" for child in inspection.children(site.worker.pid)
         ]
 
     def kill(self) -> None:
@@ -216,7 +216,7 @@ def assemble(site: Site, spec: SandboxSpec, plan: Plan) -> None:
 def look(site: Site) -> None:
     """Open the namespaces of the place that is ready, and let its init hide itself. Raises `SandboxSetupFailed`."""
     pid = site.worker.pid
-    site.place = attempt("join", lambda: _inspect.place_of(pid))
+    site.place = attempt("join", lambda: inspection.place_of(pid))
     for layer in namespaces.FLAGS:
         if layer in site.worker.namespaces:
             path = f"/proc/{pid}/ns/{namespaces.PROC_NAMES[layer]}"
@@ -231,7 +231,7 @@ def join(site: Site) -> None:
     site.gate, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     site.gate.setblocking(False)
     site.gate.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-    site.gate_name = _inspect.socket_name(theirs)
+    site.gate_name = inspection.socket_name(theirs)
     born_in, entries = attempt("enter-cgroup", worker.group.entry)
     if born_in is not None:
         os.close(born_in)
@@ -297,7 +297,7 @@ def arrive(site: Site, pid: int) -> None:
     site.pid = pid
     site.pidfd = attempt("join", lambda: os.pidfd_open(pid))
     try:
-        site.inner_pid = _inspect.inner_pid(pid, site.zygote.worker.pid)
+        site.inner_pid = inspection.inner_pid(pid, site.zygote.worker.pid)
     except (OSError, LookupError, ValueError):
         raise SandboxSetupFailed("zygote", 3, "the worker is gone") from None
 

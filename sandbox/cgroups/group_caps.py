@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sandbox.cgroup_files import GroupFiles
+from sandbox.cgroups.group_files import GroupFiles
 from sandbox.layers import LayerStatus
 from sandbox.spec import Limits
 

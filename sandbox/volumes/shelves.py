@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NoReturn, cast
 
-from sandbox import images, privileges, syscalls
-from sandbox._vault import Vault
+from sandbox import privileges, syscalls
 from sandbox.errors import SandboxSetupFailed
 from sandbox.spec import SandboxSpec
+from sandbox.volumes import images
+from sandbox.volumes.vault import Vault
 
 NEEDS_ROOT = (
     "a volume with a size needs root, mounts and a root file system of the worker's own; "

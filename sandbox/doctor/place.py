@@ -1,4 +1,4 @@
-"""Where this process runs, recognised from facts that were gathered before. Pure; the gathering is in `_facts`.
+"""Where this process runs, recognised from facts that were gathered before. Pure; the gathering is in `machine_facts`.
 
 A fact that could not be read is None, and every decision here goes on without it. The same missing layer has another
 remedy on a machine, in a container, in a pod and in a systemd unit, so this is what a remedy is chosen by.
@@ -83,7 +83,7 @@ class Mounted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempts:
-    """What came of calls that change nothing (`_attempts`). An errno of 0 is success, of -1 a killed process.
+    """What came of calls that change nothing (`attempts`). An errno of 0 is success, of -1 a killed process.
 
     `refused_calls` names those that a filter over this process turns down; None for not tried.
     """

@@ -8,12 +8,14 @@ import textwrap
 from collections.abc import Iterable
 from contextlib import suppress
 
-from sandbox import _apart, _facts, _zygote_trial
-from sandbox.diagnosis import Ability, Diagnosis, Finding, Outcomes, judge
+from sandbox import _apart
+from sandbox.doctor import machine_facts
+from sandbox.doctor.diagnosis import Ability, Diagnosis, Finding, Outcomes, judge
+from sandbox.doctor.place import Attempts
 from sandbox.errors import SpawnerGone
 from sandbox.features import Features, probe, probe_sizes
 from sandbox.layers import LAYERS, LayerStatus
-from sandbox.place import Attempts
+from sandbox.zygote import trial
 
 DEFAULT_COLUMNS = 100
 _MIN_TEXT_COLUMNS = 30
@@ -29,11 +31,11 @@ def diagnose(features: Features | None = None, directory: str | None = None) -> 
     at is told as missing.
     """
     found = _tried() if features is None else features
-    facts = _facts.gather()
+    facts = machine_facts.gather()
     with suppress(SpawnerGone):
-        answers = _apart.ask("_attempts", "1" if facts.process.may_administer else "0")
-        facts = _facts.with_attempts(facts, Attempts.from_wire(answers))
-    return judge(found, facts, Outcomes(_sizes(directory), _zygote_trial.attempt()))
+        answers = _apart.ask("doctor.attempts", "1" if facts.process.may_administer else "0")
+        facts = machine_facts.with_attempts(facts, Attempts.from_wire(answers))
+    return judge(found, facts, Outcomes(_sizes(directory), trial.attempt()))
 
 
 def _sizes(directory: str | None) -> LayerStatus:

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from sandbox.bpf import ALL_BITS, ALLOW, ARGUMENTS, ERRNO, MAX_VALUES, Comparison, Condition, Rule
 from sandbox.errors import FilterInvalid
+from sandbox.seccomp.bpf import ALL_BITS, ALLOW, ARGUMENTS, ERRNO, MAX_VALUES, Comparison, Condition, Rule
 
 # Bounds on what is written, so that what comes out stays small enough to be judged by a person.
 MAX_CALLS = 1024

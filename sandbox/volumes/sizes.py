@@ -7,9 +7,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from sandbox import images, privileges, syscalls
+from sandbox import privileges, syscalls
 from sandbox.errors import SandboxSetupFailed
 from sandbox.spec import MIN_VOLUME_BYTES
+from sandbox.volumes import images
 
 _HELD = "by an ext4 image of that size, mounted through a loop device"
 _NOT_ROOT = (

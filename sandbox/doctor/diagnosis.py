@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from sandbox.doctor.place import Facts, Place, recognise
+from sandbox.doctor.remedies import Obstacle, remedy
 from sandbox.features import Features
 from sandbox.layers import CGROUP_LAYERS, LAYERS, LayerStatus, State
-from sandbox.place import Facts, Place, recognise
-from sandbox.remedies import Obstacle, remedy
 
 # The Linux version from which all that a layer is made of here exists: namespaces(7), open_tree(2), mount_setattr(2),
 # seccomp(2), landlock(7), and for the rest close_range(2), without which no worker starts.

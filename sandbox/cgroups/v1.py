@@ -9,9 +9,10 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sandbox import cgroup_caps, cgroup_files, cgroups, kernel_files
-from sandbox.cgroup_caps import CONTROLLERS, Cap
-from sandbox.cgroup_files import GroupFiles
+from sandbox import kernel_files
+from sandbox.cgroups import group_caps, group_files, groups
+from sandbox.cgroups.group_caps import CONTROLLERS, Cap
+from sandbox.cgroups.group_files import GroupFiles
 from sandbox.layers import LayerStatus
 from sandbox.spec import Limits
 
@@ -28,19 +29,19 @@ def own_places() -> dict[str, Path]:
             memberships[controller] = path
     return {
         controller: place
-        for mount in cgroup_files.mounts("cgroup")
+        for mount in group_files.mounts("cgroup")
         for controller in mount.options
         if controller in memberships and (place := mount.directory(memberships[controller])).is_dir()
     }
 
 
-def caps(limits: Limits) -> cgroup_caps.Caps:
+def caps(limits: Limits) -> group_caps.Caps:
     """What to write for `limits`, by layer."""
     memory = limits.memory_bytes or 0
-    seen = cgroup_caps.whole_pages(memory)
-    pids = (limits.pids or 0) + cgroup_caps.INIT_PROCESSES
-    period, quota = cgroup_caps.CPU_PERIOD_MICROSECONDS, cgroup_caps.cpu_quota(limits)
-    return cgroup_caps.asked_for(
+    seen = group_caps.whole_pages(memory)
+    pids = (limits.pids or 0) + group_caps.INIT_PROCESSES
+    period, quota = group_caps.CPU_PERIOD_MICROSECONDS, group_caps.cpu_quota(limits)
+    return group_caps.asked_for(
         limits,
         {
             "cgroup.memory": (
@@ -65,7 +66,7 @@ class V1Group:
     oom_notice: int | None = None
 
     def entry(self) -> tuple[int | None, tuple[int, ...]]:
-        """See `cgroups.Group.entry`.
+        """See `groups.Group.entry`.
 
         By `tasks`, not `cgroup.procs`: moving whole processes takes a lock against every fork on the machine, for
         which the kernel waits some 10 ms; moving oneself alone takes none, and who enters here has one thread.
@@ -75,30 +76,30 @@ class V1Group:
         )
 
     def limit(self, limits: Limits) -> None:
-        """See `cgroups.Group.limit`."""
-        cgroup_caps.apply(caps(limits), self.places)
+        """See `groups.Group.limit`."""
+        group_caps.apply(caps(limits), self.places)
 
     def statuses(self, pid: int, limits: Limits) -> tuple[LayerStatus, ...]:
-        """See `cgroups.Group.statuses`."""
-        return cgroup_caps.statuses(caps(limits), self.places, self.missing, pid)
+        """See `groups.Group.statuses`."""
+        return group_caps.statuses(caps(limits), self.places, self.missing, pid)
 
     def kill(self) -> None:
-        """See `cgroups.Group.kill`."""
-        cgroup_files.kill_all(self._all())
+        """See `groups.Group.kill`."""
+        group_files.kill_all(self._all())
 
     def freeze(self, *, frozen: bool) -> bool:
-        """See `cgroups.Group.freeze`."""
+        """See `groups.Group.freeze`."""
         freezer = self.places.get("freezer")
-        return freezer is not None and cgroup_files.freeze(freezer, frozen=frozen)
+        return freezer is not None and group_files.freeze(freezer, frozen=frozen)
 
-    def counters(self) -> cgroups.Counters:
-        """See `cgroups.Group.counters`."""
+    def counters(self) -> groups.Counters:
+        """See `groups.Group.counters`."""
         # A controller that is not there has no files, which every reader below gives as None.
         memory, pids, cpu, cpuacct = (
             self.places.get(name, GroupFiles(Path("/nonexistent")))
             for name in ("memory", "pids", "cpu", "cpuacct")
         )
-        return cgroups.Counters(
+        return groups.Counters(
             peak_memory_bytes=memory.number("memory.max_usage_in_bytes"),
             cpu_seconds=_seconds(cpuacct.number("cpuacct.usage")),
             oom_kills=memory.keyed("memory.oom_control", "oom_kill") or 0,
@@ -108,7 +109,7 @@ class V1Group:
         )
 
     def remove(self) -> bool:
-        """See `cgroups.Group.remove`."""
+        """See `groups.Group.remove`."""
         if self.oom_notice is not None:
             os.close(self.oom_notice)
             self.oom_notice = None
@@ -130,7 +131,7 @@ class V1Driver:
 
     def open(self, label: str) -> None:
         """Make the spawner's groups; a controller that refuses is reported in `missing`."""
-        name = cgroup_files.group_name(label)
+        name = group_files.group_name(label)
         for controller in (*CONTROLLERS.values(), *_ALSO_USEFUL):
             if reason := self._open(controller, name):
                 self.missing |= {layer: reason for layer, of in CONTROLLERS.items() if of == controller}
@@ -147,12 +148,12 @@ class V1Driver:
         except OSError as error:
             with contextlib.suppress(OSError):
                 base.rmdir()
-            return cgroup_files.refusal(f"no group can be made in {self.own[controller]}", error)
+            return group_files.refusal(f"no group can be made in {self.own[controller]}", error)
         self._bases[controller] = base
         return ""
 
     def create(self, name: str, *, without: frozenset[str] = frozenset()) -> V1Group:
-        """See `cgroups.Driver.create`."""
+        """See `groups.Driver.create`."""
         group = V1Group({}, self.missing)
         if CONTROLLERS.keys() <= without:
             # What is useful besides would still find and kill everyone; without groups means without that, too.
@@ -172,7 +173,7 @@ class V1Driver:
         return group
 
     def close(self) -> None:
-        """See `cgroups.Driver.close`."""
+        """See `groups.Driver.close`."""
         for base in self._bases.values():
             with contextlib.suppress(OSError):
                 base.rmdir()

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from sandbox import place
+from sandbox.doctor import place
 
 
 def gather(environ: Mapping[str, str] = os.environ) -> place.Facts:

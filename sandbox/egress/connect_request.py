@@ -11,7 +11,7 @@ Plain HTTP through the proxy (`GET http://host/`) is not carried, because nothin
 import re
 from dataclasses import dataclass
 
-from sandbox.egress import normal_host
+from sandbox.egress.rules import normal_host
 from sandbox.errors import SpecInvalid
 
 # A CONNECT of the usual libraries has some 200 bytes.

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 
-from sandbox import bpf
-from sandbox.bpf import ALLOW, ERRNO, NOTIFY, Condition
 from sandbox.errors import FilterInvalid
-from sandbox.filter_profiles import Overlay, Profile, overlaid, read_overlay, read_profile
+from sandbox.seccomp import bpf
+from sandbox.seccomp.bpf import ALLOW, ERRNO, NOTIFY, Condition
+from sandbox.seccomp.filter_profiles import Overlay, Profile, overlaid, read_overlay, read_profile
 
 _PROFILES = Path(__file__).parent / "profiles"
 SHIPPED = ("default", "strict")

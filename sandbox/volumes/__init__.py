@@ -1,0 +1,1 @@
+"""Places for a worker to write to, of a size that holds."""

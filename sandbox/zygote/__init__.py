@@ -1,0 +1,1 @@
+"""Python workers forked from a process that has imported already, itself confined."""
