@@ -75,6 +75,7 @@ class Site:
     job: Job | None = None
     place: inspection.Place | None = None
     namespaces: dict[str, int] = field(default_factory=dict)
+    group: int = -1
 
     def close(self) -> None:
         """Give back every descriptor. May be called again."""
@@ -83,9 +84,10 @@ class Site:
         if self.gate is not None:
             self.gate.close()
             self.gate = None
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
+        for fd in (self.pidfd, self.group):
+            if fd >= 0:
+                os.close(fd)
+        self.pidfd = self.group = -1
         if self.job is not None:
             self.job.close()
 
@@ -233,8 +235,7 @@ def join(site: Site) -> None:
     site.gate.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     site.gate_name = inspection.socket_name(theirs)
     born_in, entries = attempt("enter-cgroup", worker.group.entry)
-    if born_in is not None:
-        os.close(born_in)
+    site.group = -1 if born_in is None else born_in
     names = list(site.namespaces)
     try:
         first = ("userns", "pidns")
@@ -293,8 +294,22 @@ def hear(end: socket.socket) -> tuple[dict[str, object], int] | None:
 
 
 def arrive(site: Site, pid: int) -> None:
-    """The worker said that it is there. Raises `SandboxSetupFailed` when it is already gone."""
+    """The worker said that it is there. Raises `SandboxSetupFailed` when it is already gone.
+
+    Of version 1 it has entered its groups by itself; of version 2 it is moved from here, who alone may (cgroup-v2.rst,
+    "Delegation Containment").
+    """
     site.pid = pid
+    if site.group >= 0:
+        procs = attempt(
+            "enter-cgroup", lambda: os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=site.group)
+        )
+        try:
+            attempt("enter-cgroup", lambda: os.write(procs, str(pid).encode()))
+        finally:
+            os.close(procs)
+            os.close(site.group)
+            site.group = -1
     site.pidfd = attempt("join", lambda: os.pidfd_open(pid))
     try:
         site.inner_pid = inspection.inner_pid(pid, site.zygote.worker.pid)
