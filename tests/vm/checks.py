@@ -9,9 +9,10 @@ import os
 import select
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from sandbox import LAYERS, Exited, Finished, Limits, Mount, SandboxSpec, Spawned, Spawner, run
+from sandbox import LAYERS, Exited, Finished, Limits, Mount, SandboxSpec, Spawned, Spawner, Zygote, run
 from sandbox.cgroups import group_files
 
 MIB = 1024 * 1024
@@ -121,6 +122,18 @@ def check_every_layer_is_enforced(spawner: Spawner) -> None:
     expect((done.stdout, done.ended.reason), (b"hello\n", "exited"))
     expect({status for status in done.layers if status.state != "enforced"}, set())
     without = finish(spawner, "", disable=frozenset({"cgroup.memory"}))
+    expect(states(without.layers)["cgroup.memory"], "absent")
+
+
+def check_a_zygotes_worker_has_a_capped_group_of_its_own(spawner: Spawner) -> None:
+    zygote = Zygote(interpreter=(PYTHON, "-I", "-S"), preload=("json",), run="json.tool", argv=("json.tool",))
+    forked = spec("", zygote=zygote, require=frozenset(LAYERS))
+    done = run(forked, b"[1]", spawner=spawner)
+    expect((done.stdout.split(), done.ended.reason), ([b"[", b"1", b"]"], "exited"))
+    expect({status for status in done.layers if status.state != "enforced"}, set())
+    without = run(
+        replace(forked, require=frozenset(), disable=frozenset({"cgroup.memory"})), b"[1]", spawner=spawner
+    )
     expect(states(without.layers)["cgroup.memory"], "absent")
 
 

@@ -28,6 +28,7 @@ from vm.image import CannotMake
 SECONDS = 600.0
 _MEMORY_MIB = 1536
 _END = "the machine's end"
+EX_UNAVAILABLE = 69  # sysexits.h: this machine lacks what the other is made of
 # The answer of a runaway command must not fill the disk; a suite writes some kilobytes.
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
@@ -115,7 +116,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
-    answer = run(options.command, user=options.user, seconds=options.seconds)
+    try:
+        answer = run(options.command, user=options.user, seconds=options.seconds)
+    except CannotMake as error:
+        print(error, file=sys.stderr)
+        return EX_UNAVAILABLE
     print("\n".join(answer.lines))
     return answer.status
 

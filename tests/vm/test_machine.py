@@ -1,26 +1,14 @@
 """Control groups of version 2, in a machine that has them: one start of it, one test for each thing that holds."""
 
-import platform
-
 import pytest
 
 from attacks import catalogue
 from sandbox import LAYERS
 from vm import machine, suite
-from vm.__main__ import EVERYTHING, attacked, mistakes, results
+from vm.__main__ import attacked, mistakes, results
 
 # Emulated in software: two minutes by itself, and most of a run of all tests has a neighbour.
 pytestmark = [pytest.mark.kernel, pytest.mark.slow, pytest.mark.timeout(machine.SECONDS + 30)]
-
-
-@pytest.fixture(scope="module")
-def answer() -> machine.Answer:
-    if platform.machine() != "x86_64":
-        pytest.skip("needs a kernel package for amd64")
-    try:
-        return machine.run(EVERYTHING)
-    except machine.CannotMake as error:
-        pytest.skip(f"the machine cannot be made: {error}")
 
 
 @pytest.mark.parametrize(("mode", "check"), suite.names())
