@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-PROFILES = Path(__file__).parent.parent / "sandbox" / "profiles"
+PROFILES = Path(__file__).parent.parent / "sandbox" / "seccomp" / "profiles"
 
 # What an engine's default filter refuses to a container without CAP_SYS_ADMIN (kcmp: without CAP_SYS_PTRACE), and workers
 # are made by. kcmp is how the fork server sees that a worker shares no memory with the zygote it was forked from.

@@ -21,7 +21,8 @@ class Ahead:
 
     def __init__(self) -> None:
         self._files = ExitStack()
-        self._said, self._trouble = (self._files.enter_context(tempfile.TemporaryFile()) for _ in range(2))
+        self._said: IO[bytes] = self._files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed by `close`
+        self._trouble: IO[bytes] = self._files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed by `close`
         self._process = subprocess.Popen(
             [sys.executable, "-m", "vm.machine", *EVERYTHING],
             cwd=HERE.parent,
