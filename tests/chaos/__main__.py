@@ -47,6 +47,8 @@ def main() -> None:
                 results.append(result)
                 if result["wrong"]:
                     print(number, result, (folder / "log").read_text()[-1500:], file=sys.stderr)
+            # One more start, for groups of a fork server that was killed together with its runtime wait for that.
+            chaos.settle()
         left = sorted(groups.names())
         groups.close()
         state = sorted(str(path.relative_to(folder)) for path in (folder / "state").rglob("*"))

@@ -50,7 +50,7 @@ class Chaos:
             if kind == "starting":
                 self._kill_starting()
             else:
-                self._settle()
+                self.settle()
                 wrong += self._kill_under_load(kind)
             if kind in _ENDS_RUNTIME:
                 wrong += self._nothing_left(before)
@@ -70,7 +70,7 @@ class Chaos:
                 self.product.kill()
             self.product, self.baseline = None, {}
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """A running product at rest, both tenants served once; its census is the baseline."""
         if self.product is not None:
             return
