@@ -137,7 +137,7 @@ def _finding(features: Features, facts: Facts, place: Place, layer: str) -> Find
     if layer == "capabilities" and status.state == "degraded":
         # No user without privilege can have more of it, and nothing is to be done about that.
         return Finding(layer, "degraded", status.reason)
-    found = tuple(_obstacles(status, features, facts))
+    found = tuple(_obstacles(status, facts))
     fixes = (remedy(each, place, layer=layer, needs=_needs(layer)) for each in found)
     state, reason = status.state, _explained(status, found, facts)
     if layer == "cgroup.pids" and features.has("rlimits"):
@@ -165,7 +165,7 @@ def _explained(status: LayerStatus, obstacles: tuple[Obstacle, ...], facts: Fact
     return "; ".join(said)
 
 
-def _obstacles(status: LayerStatus, features: Features, facts: Facts) -> Iterator[Obstacle]:
+def _obstacles(status: LayerStatus, facts: Facts) -> Iterator[Obstacle]:
     """What stands in the way of one layer, the outermost first; always at least one."""
     layer = status.layer
     version = facts.kernel.version
@@ -176,12 +176,12 @@ def _obstacles(status: LayerStatus, features: Features, facts: Facts) -> Iterato
     elif layer == "landlock":
         yield _landlock_obstacle(facts)
     elif layer in _BY_NAMESPACE:
-        yield from tuple(_namespace_obstacles(status, features, facts)) or ("kernel-without",)
+        yield from tuple(_namespace_obstacles(status, facts)) or ("kernel-without",)
     else:
         yield "call-filter" if facts.process.filtered else "kernel-without"
 
 
-def _namespace_obstacles(status: LayerStatus, features: Features, facts: Facts) -> Iterator[Obstacle]:
+def _namespace_obstacles(status: LayerStatus, facts: Facts) -> Iterator[Obstacle]:
     kernel, process = facts.kernel, facts.process
     ordinary = not process.may_administer
     if kernel.max_user_namespaces == 0:

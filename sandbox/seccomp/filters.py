@@ -110,16 +110,6 @@ def call_names() -> frozenset[str]:
     return frozenset(name for machine in bpf.ARCHITECTURES for name in numbers(machine))
 
 
-@cache
-def compile_named(name: str, machine: str, variants: frozenset[str] = frozenset()) -> bytes:
-    """The program of a shipped profile with the named variants, for `machine`, ready to install.
-
-    Raises:
-        FileNotFoundError, KeyError: there is no such profile, no such variant.
-    """
-    return compile_profile(varied(load_profile(name), variants), machine)
-
-
 @lru_cache(_MAX_FILTERS)
 def filter_for(choice: str, machine: str, variants: frozenset[str]) -> Filter:
     """The filter of a profile with variants; raises as `load_profile` and `varied` do."""

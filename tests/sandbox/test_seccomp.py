@@ -40,7 +40,7 @@ STREAM, DGRAM, RAW, SEQPACKET, NONBLOCK, CLOEXEC = 1, 2, 3, 5, 0x800, 0x80000
 @pytest.mark.parametrize(("name", "names", "machine"), CASES, ids=IDS)
 def test_libseccomp_gives_the_same_answers(name, names, machine):
     profile = filters.varied(filters.load_profile(name), names)
-    ours, table = filters.compile_named(name, machine, names), filters.numbers(machine)
+    ours, table = filters.filter_for(name, machine, names).plain, filters.numbers(machine)
     shared = their_names(machine, table)
     assert len(shared) > 300
     # What the installed library has no name for on this machine can only be simulated.
@@ -85,7 +85,7 @@ def interesting(rule: Condition) -> list[tuple[int, ...]]:
 def test_every_call_and_every_number_is_answered_as_the_profile_says(name, names, machine):
     profile = filters.varied(filters.load_profile(name), names)
     program, by_number = (
-        filters.compile_named(name, machine, names),
+        filters.filter_for(name, machine, names).plain,
         {v: k for k, v in filters.numbers(machine).items()},
     )
     for number in (*range(1200), 0x3FFFFFFF):
@@ -180,7 +180,7 @@ def test_only_the_zygote_variant_may_enter_namespaces():
 
 
 def asked(machine: str, call: str, *arguments: int, names: tuple[str, ...] = ()) -> int:
-    program = filters.compile_named("default", machine, frozenset(names))
+    program = filters.filter_for("default", machine, frozenset(names)).plain
     padded = (*arguments, *(0,) * 6)[:6]
     return simulate(program, ARCHITECTURES[machine], filters.numbers(machine)[call], padded)
 
@@ -201,12 +201,12 @@ def test_a_profile_or_variant_that_does_not_exist_is_not_found():
     with pytest.raises(FileNotFoundError):
         filters.load_profile("nothing")
     with pytest.raises(KeyError):
-        filters.compile_named("default", "x86_64", frozenset({"nothing"}))
+        filters.filter_for("default", "x86_64", frozenset({"nothing"}))
 
 
 @pytest.mark.kernel
 def test_the_kernel_answers_as_the_simulation_does(says):
-    program = filters.compile_named("default", os.uname().machine)
+    program = filters.filter_for("default", os.uname().machine, frozenset()).plain
     table = filters.numbers("x86_64")
     # Calls that do nothing when refused, with arguments that do nothing when let through.
     names = [
