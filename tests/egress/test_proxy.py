@@ -2,7 +2,6 @@
 
 import resource
 import socket
-import ssl
 import time
 
 import anyio
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from client_hello import real_hello
 from egress.conftest import counted
 from egress.site import RAW, SILENT
 from harness import until
@@ -32,16 +32,6 @@ QUICK = Bounds(
     idle_seconds=SOON,
     linger_seconds=SOON,
 )
-
-
-def hello_for(name: str | None) -> bytes:
-    """A real client's first message."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    with pytest.raises(ssl.SSLWantReadError):
-        context.wrap_bio(incoming, outgoing, server_hostname=name).do_handshake()
-    return outgoing.read()
 
 
 def connect(target: str) -> bytes:
@@ -155,7 +145,7 @@ async def test_an_answer_that_changes_afterwards_changes_nothing(local, lab, nam
 async def test_of_several_addresses_only_those_that_may_be_are_tried(local, lab, names, metrics):
     names.answers["raw.example.test"] = [["127.0.0.1", "fd00:ec2::254", lab.second]]
     async with local(RAW_ENTRY) as proxy, await opened(proxy, RAW_ENTRY) as stream:
-        hello = hello_for("raw.example.test")
+        hello = real_hello("raw.example.test")
         await stream.send(hello)
         await stream.send_eof()
         assert await read_to_end(stream) == f"{len(hello)}\n".encode()
@@ -173,8 +163,8 @@ async def test_an_address_that_does_not_answer_holds_up_the_next_one_only_a_mome
 @pytest.mark.parametrize(
     ("hello", "outcome", "answer"),
     [
-        (hello_for("other.example.test"), "other-name", UNRECOGNIZED_NAME),
-        (hello_for(None), "other-name", UNRECOGNIZED_NAME),
+        (real_hello("other.example.test"), "other-name", UNRECOGNIZED_NAME),
+        (real_hello(None), "other-name", UNRECOGNIZED_NAME),
         (b"GET / HTTP/1.1\r\nHost: api.example.test\r\n\r\n", "not-tls", b""),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "not-tls", b""),
         (b"\x16\x03\x01\x40\x00" + bytes(300), "not-tls", b""),
@@ -194,7 +184,10 @@ async def test_behind_a_listed_name_no_other_name_and_no_other_protocol_is_had(
 @pytest.mark.parametrize("apart", [True, False])
 async def test_a_second_hello_for_another_name_ends_the_tunnel(local, metrics, apart):
     """A retry in the clear, which some servers take at its last word; with what TLS lets stand in between."""
-    first, second = hello_for("raw.example.test"), b"\x14\x03\x03\0\x01\x01" + hello_for("other.example.test")
+    first, second = (
+        real_hello("raw.example.test"),
+        b"\x14\x03\x03\0\x01\x01" + real_hello("other.example.test"),
+    )
     async with local(RAW_ENTRY) as proxy, await opened(proxy, RAW_ENTRY) as stream:
         if apart:
             await stream.send(first)
@@ -209,7 +202,7 @@ async def test_a_second_hello_for_another_name_ends_the_tunnel(local, metrics, a
 
 async def test_either_side_may_end_its_direction_first(local, metrics):
     async with local(RAW_ENTRY) as proxy, await opened(proxy, RAW_ENTRY) as stream:
-        hello = hello_for("raw.example.test")
+        hello = real_hello("raw.example.test")
         bulk = 200 * (b"\x17\x03\x03\x27\x10" + bytes(10_000))
         for part in (hello[:1], hello[1:100], hello[100:], bulk):
             await stream.send(part)
@@ -220,7 +213,7 @@ async def test_either_side_may_end_its_direction_first(local, metrics):
 
 
 async def test_the_first_bytes_of_a_tunnel_may_come_with_the_request(local, metrics):
-    hello = hello_for("raw.example.test")
+    hello = real_hello("raw.example.test")
     async with local(RAW_ENTRY) as proxy, await proxy.connect() as stream:
         await stream.send(connect(RAW_ENTRY) + hello)
         await stream.send_eof()
@@ -230,8 +223,8 @@ async def test_the_first_bytes_of_a_tunnel_may_come_with_the_request(local, metr
 @pytest.mark.parametrize(
     ("first", "outcome"),
     [(b"", "too-slow"), (b"CONNECT api.exam", "too-slow"), (connect(RAW_ENTRY), "too-slow"),
-     (connect(RAW_ENTRY) + hello_for("raw.example.test")[:50], "too-slow"),
-     (connect(RAW_ENTRY) + hello_for("raw.example.test"), "idle")],
+     (connect(RAW_ENTRY) + real_hello("raw.example.test")[:50], "too-slow"),
+     (connect(RAW_ENTRY) + real_hello("raw.example.test"), "idle")],
 )  # fmt: skip
 async def test_who_stops_in_the_middle_is_let_go(local, metrics, first, outcome):
     async with local(RAW_ENTRY, bounds=QUICK) as proxy, await proxy.connect() as stream:
@@ -331,7 +324,7 @@ async def test_a_receiver_that_does_not_read_stops_the_sender(local, metrics):
     """Backpressure: what is not taken is not read either; the proxy holds a piece, and the kernel a bounded share."""
     async with local(f"raw.example.test:{SILENT}") as proxy:
         async with await opened(proxy, f"raw.example.test:{SILENT}") as stream:
-            await stream.send(hello_for("raw.example.test"))
+            await stream.send(real_hello("raw.example.test"))
             with anyio.move_on_after(0.5):
                 while True:
                     await stream.send(b"\x17\x03\x03\x27\x10" + bytes(10_000))
@@ -360,7 +353,7 @@ def test_any_bytes_end_in_an_outcome_and_the_proxy_goes_on(local, metrics, data)
 async def test_every_connection_ends_with_the_proxy(local, metrics):
     async with local(RAW_ENTRY) as proxy:
         stream = await opened(proxy, RAW_ENTRY)
-        await stream.send(hello_for("raw.example.test"))
+        await stream.send(real_hello("raw.example.test"))
         await until(lambda: counted(metrics).get("sent"), "the tunnel is open")
     await read_to_end(stream)
     await stream.aclose()

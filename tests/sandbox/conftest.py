@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import pytest
 
+from forked import CODE, SERVER, Asked
 from sandbox import (
     Exited,
     Finished,
@@ -20,6 +21,7 @@ from sandbox import (
     Spawned,
     Spawner,
     SpawnFailed,
+    Zygote,
     run,
 )
 
@@ -148,6 +150,34 @@ def running(spawner: Spawner) -> Callable[[SandboxSpec], contextlib.AbstractCont
             conversation.wait_for(Exited)
 
     return run_it
+
+
+@pytest.fixture
+def serve(make_spec, tmp_path: Path) -> Callable[..., SandboxSpec]:
+    """A server whose module is SERVER and what the test adds; forked from a zygote that has imported it."""
+    tmp_path.chmod(0o755)
+
+    def make(
+        imported: str = "", run: str = "served:main", argv: tuple[str, ...] = ("served",), **changes: object
+    ):
+        (tmp_path / "served.py").write_text(SERVER + imported)
+        zygote = Zygote(
+            interpreter=(PYTHON, "-S"),
+            preload=("served",),
+            run=run,
+            argv=argv,
+            settings=(("PYTHONPATH", CODE),),
+        )
+        spec = make_spec("", **{"zygote": zygote, "env": (("PATH", "/usr/bin"),), **changes})
+        mounts = (*spec.mounts, Mount(source=str(tmp_path), target=CODE))
+        return make_spec("", **{"zygote": zygote, "env": spec.env, "mounts": mounts, **changes})
+
+    return make
+
+
+@pytest.fixture
+def ask(talk) -> Callable[..., Asked]:
+    return lambda spec, **more: Asked(talk(spec, **more))
 
 
 def groups() -> list[str]:

@@ -8,20 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from client_hello import real_hello
 from sandbox import HelloReader, HelloRefused, name_refusal
 from sandbox.egress.tls_hello import MAX_HELLO_BYTES, MAX_RAW_BYTES
-
-
-def real_hello(name: str | None, **changes: object) -> bytes:
-    """What Python's own TLS client sends first."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    for key, value in changes.items():
-        setattr(context, key, value)
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    with pytest.raises(ssl.SSLWantReadError):
-        context.wrap_bio(incoming, outgoing, server_hostname=name).do_handshake()
-    return outgoing.read()
 
 
 def vector(width: int, data: bytes) -> bytes:

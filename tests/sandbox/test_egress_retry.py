@@ -1,13 +1,13 @@
 """A second ClientHello is held to the name of the first, in whatever pieces and between whatever records it comes."""
 
 import itertools
-import ssl
 from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client_hello import real_hello
 from sandbox import HelloReader, HelloRefused, RetryWatch
 
 RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
@@ -15,16 +15,7 @@ CHANGE, EARLY_DATA = b"\x14\x03\x03\0\x01\x01", b"\x17\x03\x03\0\x05early"
 KEYS = b"\x16\x03\x03\0\x05\x10\0\0\x01x"
 
 
-def hello_for(name: str | None) -> bytes:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    with pytest.raises(ssl.SSLWantReadError):
-        context.wrap_bio(incoming, outgoing, server_hostname=name).do_handshake()
-    return outgoing.read()
-
-
-OWN, OTHER, NONE = hello_for("a.example"), hello_for("b.example"), hello_for(None)
+OWN, OTHER, NONE = real_hello("a.example"), real_hello("b.example"), real_hello(None)
 
 
 def server_hello(random: bytes) -> bytes:
