@@ -2,14 +2,13 @@
 
 import json
 import os
-import shutil
 import subprocess
-import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-import sandbox
+from attacks.modes import ORDINARY, copy_package, interpreter
 
 pytestmark = pytest.mark.kernel
 
@@ -45,32 +44,27 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
+def report():
     """What the program above says as that user."""
-    interpreter = shutil.which("python3", path="/usr/bin") or sys.executable
-    place = tmp_path_factory.mktemp("ordinary")
-    for folder in (place, *place.parents):
-        if folder == Path("/tmp"):
-            break
-        folder.chmod(0o755)
-    source = Path(sandbox.__file__).parent
-    shutil.copytree(source, place / "sandbox", ignore=shutil.ignore_patterns("__pycache__"))
-    data = place / "data"
-    data.mkdir()
-    os.chown(data, USER, USER)
-    done = subprocess.run(
-        [interpreter, "-I", "-c", PROGRAM, str(place), str(data)],
-        user=USER,
-        group=USER,
-        extra_groups=[],
-        cwd="/",
-        env={},
-        capture_output=True,
-        timeout=50,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    return {**json.loads(done.stdout), "data": data}
+    # Not below pytest's own folder, which every other pytest on this machine closes to other users when it starts.
+    with tempfile.TemporaryDirectory(prefix="ordinary-") as folder:
+        place = copy_package(Path(folder))
+        data = place / "data"
+        data.mkdir()
+        os.chown(data, USER, USER)
+        done = subprocess.run(
+            [interpreter(ORDINARY), "-I", "-c", PROGRAM, str(place), str(data)],
+            user=USER,
+            group=USER,
+            extra_groups=[],
+            cwd="/",
+            env={},
+            capture_output=True,
+            timeout=50,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        yield {**json.loads(done.stdout), "data": data}
 
 
 NOT_FOR_USERS = {"cgroup.memory", "cgroup.pids", "cgroup.cpu"}
