@@ -86,10 +86,11 @@ class TreeMount:
 def mounts(kind: str) -> list[TreeMount]:
     """The mounted trees of file system type `kind` (proc_pid_mountinfo(5))."""
     found = []
-    for line in Path("/proc/self/mountinfo").read_text("utf-8").splitlines():
-        before, after = line.split(" - ", 1)
-        fields, (type_name, _, options) = before.split(), after.split()
-        if type_name == kind:
+    # Anybody's mounts are in there, under names in any encoding, and one may have no source at all.
+    for line in kernel_files.read("/proc/self/mountinfo").split("\n"):
+        before, _, after = line.partition(" - ")
+        if after.split(" ", 1)[0] == kind:
+            fields, options = before.split(" "), after.rsplit(" ", 1)[-1]
             found.append(TreeMount(Path(fields[4]), fields[3], tuple(options.split(","))))
     return found
 

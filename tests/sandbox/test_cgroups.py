@@ -71,6 +71,27 @@ def test_caps_are_set_read_back_and_gone_with_the_group(driver):
     assert group.remove()
 
 
+def test_mounts_of_others_keep_nobody_from_finding_their_groups(tmp_path):
+    """One without a source, and one under a name that is no UTF-8, as anybody may make who may mount."""
+    seen, seen_end = os.pipe()
+
+    def look() -> None:
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+        odd = os.path.join(os.fsencode(tmp_path), b"caf\xe9")
+        os.mkdir(odd)
+        syscalls.mount("", os.fsdecode(odd), "tmpfs", 0, "size=4k")
+        os.write(seen_end, str(groups_here()).encode())
+
+    def groups_here() -> list[group_files.TreeMount]:
+        return group_files.mounts("cgroup") + group_files.mounts("cgroup2")
+
+    child(None, (), look)
+    os.close(seen_end)
+    with open(seen) as told:
+        assert told.read() == str(groups_here())
+
+
 def test_a_process_outside_is_not_reported_as_capped(driver):
     group = driver.create("one")
     group.limit(LIMITS)
