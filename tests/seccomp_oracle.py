@@ -45,9 +45,10 @@ def plain_filter(profile: Profile, machine: str, numbers: dict[str, int]) -> byt
 
 def conditional_filter(rule: Condition, machine: str, number: int) -> bytes:
     """One call with its condition; what it answers to other calls means nothing."""
-    first = rule.alternatives[0][0]
-    if first.negated and rule.alternatives == ((first,),):
-        refused = [(their_action(rule.otherwise), number, [_equals(first, value)]) for value in first.values]
+    first = rule.alternatives[0]
+    if len(rule.alternatives) == 1 and all(test.negated for test in first):
+        answer = their_action(rule.otherwise)
+        refused = [(answer, number, [_equals(test, value)]) for test in first for value in test.values]
         return export(pyseccomp.ALLOW, machine, refused)
     allowed = [
         (pyseccomp.ALLOW, number, each) for tests in rule.alternatives for each in _equal_comparisons(tests)

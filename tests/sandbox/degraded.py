@@ -18,7 +18,7 @@ sys.path.insert(0, sys.argv[1])
 from sandbox import Limits, Mount, SandboxSpec, Spawner, run
 
 ATTACK = """
-import ctypes, json, os, resource, signal, socket, sys
+import ctypes, fcntl, json, os, resource, signal, socket, sys
 victim, folder, port = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 libc = ctypes.CDLL(None, use_errno=True)
 def connected(family, address):
@@ -28,6 +28,11 @@ def from_pair():
     ours.sendto(b"x", folder + "/datagrams")
 def watch():
     if libc.inotify_add_watch(libc.inotify_init1(0), folder.encode(), 0x100) < 0: raise OSError(ctypes.get_errno(), "")
+def flags():
+    fd = os.open(folder + "/granted", os.O_RDONLY)
+    fcntl.ioctl(fd, 0x40086602, (0x40).to_bytes(8, "little"))  # FS_IOC_SETFLAGS, FS_NODUMP_FL
+def lease():
+    fcntl.fcntl(os.open(folder + "/granted", os.O_RDONLY), fcntl.F_SETLEASE, fcntl.F_RDLCK)
 def attempt(what):
     try:
         what()
@@ -50,6 +55,8 @@ print(json.dumps({
     "times": attempt(lambda: os.utime(folder + "/secret", (0, 0))),
     "attribute": attempt(lambda: os.setxattr(folder + "/secret", "user.x", b"x")),
     "watch": attempt(watch),
+    "flags": attempt(flags),
+    "lease": attempt(lease),
     "path socket": attempt(lambda: connected(socket.AF_UNIX, folder + "/socket")),
     "abstract socket": attempt(lambda: connected(socket.AF_UNIX, f"\\0degraded-{victim}")),
     "datagram": attempt(from_pair),
@@ -91,6 +98,8 @@ def main() -> None:
     victim = subprocess.Popen(["/bin/sleep", "1000"], env={"SECRET": "canary"})
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         Path(folder, "secret").write_text("canary")
+        granted = Path(folder, "granted")
+        granted.write_text("a server's own file, which may be read")
         for kind, name in ((socket.SOCK_STREAM, "socket"), (socket.SOCK_DGRAM, "datagrams")):
             bound = stack.enter_context(socket.socket(socket.AF_UNIX, kind))
             bound.bind(f"{folder}/{name}")
@@ -115,7 +124,10 @@ def main() -> None:
                     folder,
                     str(server.getsockname()[1]),
                 ),
-                mounts=(Mount(source="/usr", target="/usr"),),
+                mounts=(
+                    Mount(source="/usr", target="/usr"),
+                    Mount(source=str(granted), target=str(granted)),
+                ),
                 limits=Limits(pids=32),
                 cwd="/",
                 disable=frozenset({left_out} - {""}),

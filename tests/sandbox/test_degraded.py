@@ -68,7 +68,9 @@ ATTACKS = {
     **dict.fromkeys(
         ["environ", "memory", "descriptors", "signal", "signal init", "read", "write", "users"], "landlock"
     ),
-    **dict.fromkeys(["limits", "processors", "mode", "times", "attribute", "watch"], "seccomp"),
+    **dict.fromkeys(
+        ["limits", "processors", "mode", "times", "attribute", "watch", "flags", "lease"], "seccomp"
+    ),
     **dict.fromkeys(["path socket", "datagram"], "seccomp"),
     # Two walls each.
     **dict.fromkeys(["spawner", "cut", "abstract socket", "port"], None),
