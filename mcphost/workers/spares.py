@@ -108,6 +108,11 @@ class Spares:
         self._resume_at = 0.0
         self.wake()
 
+    async def retire(self) -> None:
+        """Leave none, and make no more; one that is being made is ended as soon as it is there."""
+        self._given_up = True
+        await self.clear()
+
     async def clear(self) -> None:
         """End all of them."""
         async with anyio.create_task_group() as ending:
@@ -151,6 +156,9 @@ class Spares:
         except Exception as error:  # noqa: BLE001 - a bug here must cost the set its spares only
             logger().exception("spare_broke", **self._keys)
             self._failed(f"internal error: {type(error).__name__}")
+            return False
+        if self._given_up:
+            await spare.discard()
             return False
         self._waiting.append(spare)
         self._show()

@@ -74,7 +74,7 @@ class WorkerSet:
                 while self.state != "failed":
                     await self._wanted.wait()
                     await self._serve_guarded()
-                await self.spares.clear()
+                await self.spares.retire()
                 await anyio.sleep_forever()
             finally:
                 with anyio.CancelScope(shield=True):  # every wait inside is bounded

@@ -3,12 +3,20 @@
 import json
 import os
 import signal
+import threading
+from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import httpx
 import pytest
 
 from harness import FIXTURE, Served, fixture_server, make_policy, serving, tenant_entry, until
+from mcphost.telemetry.metrics import Metrics
+from mcphost.workers.process import Launcher
+from mcphost.workers.spares import SpareLane, Spares
+from mcphost.workers.worker import Identity
+from sandbox import SandboxSpec
 
 pytestmark = pytest.mark.kernel
 
@@ -171,6 +179,30 @@ async def test_spares_that_end_by_themselves_are_given_up_and_their_server_serve
         assert metric(served, 'mcphost_worker_exits_total{reason="exited",server="fix"') <= ended + 2
         assert (await client.call("echo", text="b")).text == "b"
         assert served.worker_set("fix").worker.pid == worker
+
+
+async def test_a_spare_that_is_there_only_when_its_server_has_failed_is_ended() -> None:
+    asked, may_go_on = threading.Event(), threading.Event()
+    metrics = Metrics("0")
+    async with serving(make_policy({"fix": fixture_server(warm=1)})) as served:
+        settings = served.worker_set("fix").settings
+
+        def slow(tenant: str) -> SandboxSpec:
+            asked.set()
+            may_go_on.wait(10)
+            return settings.sandbox(tenant)
+
+        async with Launcher.open("late") as launcher, anyio.create_task_group() as tasks:
+            lane = SpareLane(anyio.Semaphore(1))
+            late = Spares(Identity("fix", "acme"), replace(settings, sandbox=slow), launcher, metrics, lane)
+            tasks.start_soon(late.run, lambda: True)
+            await until(asked.is_set, "one is being made")
+            await late.retire()
+            may_go_on.set()
+            ended = 'mcphost_worker_exits_total{reason="killed",server="fix",tenant="acme"} 1.0'
+            await until(lambda: ended in metrics.render().decode(), "it is ended")
+            assert late.pids == []
+            tasks.cancel_scope.cancel()
 
 
 async def test_a_spare_that_speaks_before_it_is_asked_waits_for_its_reader_and_serves(tmp_path: Path) -> None:
