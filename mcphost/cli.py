@@ -1,6 +1,7 @@
 """The command line: arguments in, exit status out.
 
-Exit status: 0 done, 1 it could not start, 2 wrong usage (click), 78 the policy is wrong (sysexits.h, EX_CONFIG).
+Exit status: 0 done, 1 it could not start, 2 wrong usage (click), 70 it broke, 78 the policy is wrong (sysexits.h,
+EX_SOFTWARE and EX_CONFIG).
 What a command does is imported when it runs, so that `--help` is instant.
 """
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from mcphost.plan import Plan, ServerPlan
 
 EX_CONFIG: Final = 78
+# Not Python's own 1, so that a service manager can tell a bug, after which it starts again, from a refusal to start.
+EX_SOFTWARE: Final = 70
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -37,6 +40,10 @@ def run(policy: str) -> None:
         _fail(str(error), EX_CONFIG)
     except (McpHostError, SandboxError, OSError) as error:
         _fail(str(error), 1)
+    except Exception:  # noqa: BLE001 - the boundary of the process: shown as Python would, under a status of its own
+        import traceback  # noqa: PLC0415
+
+        _fail(traceback.format_exc(), EX_SOFTWARE)
 
 
 @main.command()

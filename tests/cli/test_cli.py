@@ -60,6 +60,16 @@ def test_a_broken_policy_is_refused_with_its_place_and_without_a_traceback(file:
     assert done.stdout == ""
 
 
+def test_a_bug_has_another_exit_status_than_a_refusal_to_start(tmp_path: Path) -> None:
+    """So that a service manager starts it again. Here a library that it stands on is broken."""
+    file, _ = write_policy(tmp_path)
+    (tmp_path / "uvloop.py").write_text("raise RuntimeError('broken')\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = mcphost("run", str(file), env={**os.environ, "PYTHONPATH": path})
+    assert done.returncode == 70
+    assert "RuntimeError: broken" in done.stderr
+
+
 @pytest.mark.parametrize("command", ["check", "run"])
 def test_a_policy_that_is_not_there_is_told_so(command: str, tmp_path: Path) -> None:
     done = mcphost(command, str(tmp_path / "none.yaml"))
