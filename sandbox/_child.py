@@ -1,12 +1,12 @@
 """The confined side: a worker's init and the worker before its exec. The audited core; runs single-threaded.
 
-init is made by the spawner with `syscalls.clone` and never returns. It prepares itself, forks the worker and waits for
-its order on the gate, a socket to the spawner. When that comes the worker gets it too, on a socket between the two;
-init puts the root together, says so, and both confine themselves to the end. The worker then waits, poised, until the
-spawner has read back from the kernel what is in force, and becomes the program. init does the one thing it is for:
-reaps, passes signals on, and ends when the worker ends or the spawner is gone. As pid 1 of its namespace it takes
-everything in there with it. It is also who the kernel asks about the calls that the worker is refused, and counts them
-(`denials`).
+init is made by the fork server with `syscalls.clone` and never returns. It prepares itself, forks the worker and waits
+for its order on the gate, a socket to the fork server. When that comes the worker gets it too, on a socket between the
+two; init puts the root together, says so, and both confine themselves to the end. The worker then waits, poised, until
+the fork server has read back from the kernel what is in force, and becomes the program. init does the one thing it is
+for: reaps, passes signals on, and ends when the worker ends or the fork server is gone. As pid 1 of its namespace it
+takes everything in there with it. It is also who the kernel asks about the calls that the worker is refused, and counts
+them (`denials`).
 """
 
 import errno
@@ -32,7 +32,7 @@ _GATE_FD, _INIT_FD = 3, 4
 # Where descriptors wait so that placing those overwrites none of them.
 _PARKED_FD = 32
 
-# Seen by the spawner only, which has the reason from the gate.
+# Seen by the fork server only, which has the reason from the gate.
 _SETUP_FAILED = 125
 # What the two say to each other before the worker's exec; a word of the worker may bring a descriptor.
 _FAILED, _READY = b"failed", b"ready"
@@ -62,14 +62,14 @@ def main(subject: Subject, prepare: tuple[str, ...]) -> NoReturn:
         _serve(subject, worker, channel)
     except StepFailed as failure:
         say(gate, {"failed": [failure.step, failure.number, failure.detail]})
-    except BaseException as error:  # noqa: BLE001 - the process boundary: nothing may return into the spawner's code
+    except BaseException as error:  # noqa: BLE001 - the process boundary: nothing may return into its caller's code
         say(gate, {"failed": ["init", getattr(error, "errno", 0) or 0, type(error).__name__]})
     finally:
         os._exit(_SETUP_FAILED)
 
 
 def say(gate: socket.socket, message: dict[str, object]) -> None:
-    """One packet to the spawner; when that is gone there is nobody to tell."""
+    """One packet to the fork server; when that is gone there is nobody to tell."""
     try:
         gate.send(json.dumps(message).encode())
     except OSError:
@@ -77,7 +77,7 @@ def say(gate: socket.socket, message: dict[str, object]) -> None:
 
 
 def _drop_inherited(keep: tuple[int, ...]) -> None:
-    """Close everything the spawner had open, and be deaf to what it listened to."""
+    """Close everything the fork server had open, and be deaf to what it listened to."""
     signal.set_wakeup_fd(-1)
     first = 0
     for fd in sorted(keep):

@@ -98,7 +98,7 @@ def _enter_cgroup(subject: Subject) -> None:
 def _die_with_spawner(subject: Subject) -> None:
     if not subject.signals_scoped:
         privileges.die_with_parent()
-    # The spawner may have ended before that was set; then the gate is closed at the other side.
+    # The fork server may have ended before that was set; then the gate is closed at the other side.
     poll = select.poll()
     poll.register(subject.gate, 0)
     if poll.poll(0):
@@ -106,10 +106,10 @@ def _die_with_spawner(subject: Subject) -> None:
 
 
 def _scope_signals(subject: Subject) -> None:
-    """What a pid namespace would do: let init end everyone below it, and only them, also when the spawner is gone."""
+    """What a pid namespace would do: let init end everyone below it, and only them, also when our maker is gone."""
     subject.signals_scoped = landlock.scope_signals()
     if subject.signals_scoped:
-        # It learns of the spawner's end from the gate, and has something to do then.
+        # It learns of the fork server's end from the gate, and has something to do then.
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 0)
 
 

@@ -23,7 +23,7 @@ _UMASK = 0o022
 
 @dataclass
 class UserIds:
-    """The users of this spawner's workers. A user comes back only after its worker's last process is gone."""
+    """The users of this fork server's workers. A user comes back only after its worker's last process is gone."""
 
     first: int
     count: int
@@ -99,7 +99,7 @@ def _enter_own_user_namespace() -> None:
 
 
 def _own_users() -> UserIds | OneUser:
-    """A range of users no other spawner of this network namespace uses; a socket name, freed with us, is the claim.
+    """A range of users no other fork server of this network namespace uses; a socket name, freed with us, is the claim.
 
     A root that is the only user of its user namespace has none to give but itself, who outside is an ordinary user.
     """

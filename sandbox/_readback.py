@@ -77,7 +77,7 @@ def _namespaces(pid: int, spec: SandboxSpec, planned: frozenset[str]) -> list[La
     return [
         LayerStatus(layer, "enforced", f"{theirs[layer]}, not this machine's{more.get(layer, '')}")
         if ours[layer] != theirs[layer]
-        else LayerStatus(layer, "absent", f"{theirs[layer]} is shared with the spawner")
+        else LayerStatus(layer, "absent", f"{theirs[layer]} is shared with the fork server")
         for layer in asked
     ]
 

@@ -345,7 +345,7 @@ def why(code: int | None, signum: int | None, killed: KillReason | None, oom_kil
         return "exited"
     if signum == signal.SIGKILL and killed:
         return killed
-    # Where the kernel took one process for want of memory, all of the worker went with it (see `cgroups.Group`).
+    # Where the kernel took one process for want of memory, all of the worker went with it (see `cgroups.groups.Group`).
     if signum == signal.SIGKILL and oom_kills:
         return "oom"
     return "signalled"

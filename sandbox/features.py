@@ -42,7 +42,7 @@ class Features:
 def exposes_spawner(features: Features, uid: int) -> bool:
     """Whether a worker could name, as the same user, the processes it is started from.
 
-    `uid` is the spawner's user; root gives every worker another one.
+    `uid` is the fork server's user; root gives every worker another one.
     """
     return uid != 0 and not all(features.has(layer) for layer in ("userns", "pidns", "rootfs"))
 

@@ -27,8 +27,8 @@ PROC_NAMES: dict[str, str] = {
     "utsns": "uts",
     "cgroupns": "cgroup",
 }
-# These two decide what the process is, so they come with its creation; the others it makes itself, off the spawner's
-# time, the cgroup one only after it has been put into its group.
+# These two decide what the process is, so they come with its creation; the others it makes itself, off the fork
+# server's time, the cgroup one only after it has been put into its group.
 _AT_CLONE = frozenset({"userns", "pidns"})
 
 # include/uapi/linux/sockios.h, if.h

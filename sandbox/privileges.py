@@ -93,7 +93,7 @@ def hide_memory() -> None:
 
 
 def show_memory() -> None:
-    """Undo `hide_memory`, as exec will in a moment anyway, so that the spawner can read back what is in force."""
+    """Undo `hide_memory`, as exec will in a moment anyway, so that the fork server can read back what is in force."""
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
 
 

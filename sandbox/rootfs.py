@@ -1,8 +1,8 @@
 """The file system a worker sees: built from nothing, read-only, with the host reachable only where it was mounted in.
 
-Two sides meet here. The spawner, in a mount namespace of its own, keeps templates: small tmpfs trees with a synthetic
-/etc, five device nodes and the mount points of one kind of worker. It also opens what a specification mounts, as
-detached trees (open_tree(2)), so that neither a private parent directory nor a change of user stands in the way, and
+Two sides meet here. The fork server, in a mount namespace of its own, keeps templates: small tmpfs trees with a
+synthetic /etc, five device nodes and the mount points of one kind of worker. It also opens what a specification mounts,
+as detached trees (open_tree(2)), so that neither a private parent directory nor a change of user stands in the way, and
 so that a path is looked up once, by us. The worker's init receives these as descriptors, puts them together in its own
 mount namespace and turns that into the root with pivot_root(2); the old root is detached, so nothing of it remains.
 """
@@ -19,8 +19,8 @@ from pathlib import Path
 from sandbox import syscalls
 from sandbox.spec import Mount, SandboxSpec, Tmpfs, Volume
 
-# Directories that exist nearly everywhere and hold nothing a worker is ever given; the spawner covers one of them in
-# its own mount namespace, where nobody else sees it.
+# Directories that exist nearly everywhere and hold nothing a worker is ever given; the fork server covers one of them
+# in its own mount namespace, where nobody else sees it.
 _SITES = ("/dev/pts", "/dev/mqueue", "/mnt", "/media", "/srv")
 _MAX_TEMPLATES = 32
 
@@ -60,7 +60,7 @@ class Source:
 
 
 class Templates:
-    """The spawner's template trees, made on first use, the least recently used given up beyond `_MAX_TEMPLATES`."""
+    """The fork server's template trees, made on first use, the least recently used given up beyond `_MAX_TEMPLATES`."""
 
     def __init__(self, worker_id: int) -> None:
         self._worker_id = worker_id
@@ -348,7 +348,7 @@ def _mount_scratch(path: str, options: str) -> None:
 
 def mount_proc(site: str) -> int:
     """The /proc of this pid namespace without what tells about the machine: a detached tree, the caller's to close."""
-    # A process sees those it could trace: its own, and not init, whose memory and command line are the spawner's.
+    # A process sees those it could trace: its own, and not init, whose memory and command line are the fork server's.
     syscalls.mount("proc", site, "proc", _SCRATCH_FLAGS, "hidepid=2")
     # Some kernels do not have all of them.
     for name in _HIDDEN_FILES:

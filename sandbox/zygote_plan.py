@@ -157,7 +157,8 @@ def site_steps(plan: Plan) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What the init of such a worker does before the worker comes, and after it was found to be confined.
 
     The first half makes the place and lets the old root go, which who enters would find on top. Then init is looked at,
-    and hides itself from who will enter. The second half brings in what is the tenant's and then gives up what was needed for that.
+    and hides itself from who will enter. The second half brings in what is the tenant's and then gives up what was
+    needed for that.
     """
     late = {"load-filter", "open-egress", "set-hostname"}
     before = [step for step in plan.confine if step not in late]

@@ -232,7 +232,8 @@ class Launcher:
     async def start(self, spec: SandboxSpec, on_denied: OnDenied = lambda _: None) -> Process:
         """Start one process and wait until its program runs.
 
-        `on_denied` is called with the system calls that are refused to it, by name, at most once a second. On cancellation the process is ended as soon as it appears.
+        `on_denied` is called with the system calls that are refused to it, by name, at most once a second. On
+        cancellation the process is ended as soon as it appears.
 
         Raises:
             SandboxError: it could not be started as asked.

@@ -1,8 +1,8 @@
 """Caps on a worker and everything it starts, by control groups: one interface, version 1, version 2, or none.
 
-Every worker gets a group of its own in a group named after its spawner, which lies in the group the spawner itself is
-in: `<own>/sandbox.<label>.<pid>.<start time>.<pid namespace>/worker-<number>`. The name is how leftovers of a spawner
-that was killed are told from those of a living one: a pid may come again, but not with the same start time.
+Every worker gets a group of its own in a group named after its fork server, which lies in the group the fork server
+itself is in: `<own>/sandbox.<label>.<pid>.<start time>.<pid namespace>/worker-<number>`. The name is how leftovers of a
+fork server that was killed are told from those of a living one: a pid may come again, but not with the same start time.
 
 This module is what the rest of the sandbox sees of them. `v1` and `v2` are the drivers, `tree`
 picks one, `group_files` and `group_caps` are what both are made of.
@@ -36,7 +36,7 @@ class Group(Protocol):
     oom_notice: int | None
 
     def entry(self) -> tuple[int | None, tuple[int, ...]]:
-        """How a process gets in: a descriptor to be cloned into, or descriptors to write 0 to. The caller closes them."""
+        """How a process gets in: a descriptor to be cloned into, or some to write 0 to. The caller closes them."""
 
     def limit(self, limits: Limits) -> None:
         """Set the caps; raises `OSError` when the kernel refuses one."""
@@ -63,13 +63,13 @@ class Driver(Protocol):
     missing: dict[str, str]  # layers that cannot be had, each with the reason and what helps
 
     def open(self, label: str) -> None:
-        """Make the spawner's own group. What is refused is reported in `missing`, never raised."""
+        """Make the fork server's own group. What is refused is reported in `missing`, never raised."""
 
     def create(self, name: str, *, without: frozenset[str] = frozenset()) -> Group:
         """Fresh, empty, uncapped groups called `name`, leaving out the layers of `without`. Raises `OSError`."""
 
     def close(self) -> None:
-        """Remove the spawner's own group; its workers' must be gone."""
+        """Remove the fork server's own group; its workers' must be gone."""
 
 
 class NullGroup:

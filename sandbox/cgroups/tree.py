@@ -1,4 +1,4 @@
-"""Which control groups this process can use, and the removal of what a killed spawner left in them."""
+"""Which control groups this process can use, and the removal of what a killed fork server left in them."""
 
 import re
 import time
@@ -33,9 +33,9 @@ def open_driver(label: str) -> groups.Driver:
 
 
 def sweep(*, wait_seconds: float = 0.0) -> None:
-    """Remove the groups of spawners that are dead, waiting for their processes to go for at most `wait_seconds`.
+    """Remove the groups of fork servers that are dead, waiting for their processes to go for at most `wait_seconds`.
 
-    Groups of living spawners, told by pid and start time, are never touched, nor those of another pid namespace, of
+    Groups of living fork servers, told by pid and start time, are never touched, nor those of another pid namespace, of
     which that cannot be told.
     """
     deadline = time.monotonic() + wait_seconds
@@ -46,7 +46,7 @@ def sweep(*, wait_seconds: float = 0.0) -> None:
 
 
 def restore() -> None:
-    """Put this process's own group back as it was found, where a spawner that was killed could not."""
+    """Put this process's own group back as it was found, where a fork server that was killed could not."""
     own = v2.own_place()
     if own is not None:
         v2.undivide(own)

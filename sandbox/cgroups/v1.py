@@ -123,14 +123,14 @@ class V1Group:
 
 @dataclass
 class V1Driver:
-    """Makes a group for the spawner in each controller's tree, and workers' groups inside it."""
+    """Makes a group for the fork server in each controller's tree, and workers' groups inside it."""
 
     own: dict[str, Path]
     missing: dict[str, str] = field(default_factory=dict)
     _bases: dict[str, Path] = field(default_factory=dict)
 
     def open(self, label: str) -> None:
-        """Make the spawner's groups; a controller that refuses is reported in `missing`."""
+        """Make the fork server's groups; a controller that refuses is reported in `missing`."""
         name = group_files.group_name(label)
         for controller in (*CONTROLLERS.values(), *_ALSO_USEFUL):
             if reason := self._open(controller, name):

@@ -12,7 +12,7 @@ from sandbox.cgroups.group_files import GroupFiles
 from sandbox.layers import LayerStatus
 from sandbox.spec import Limits
 
-# Where the runtime and the spawner go when their own group has to hand its controllers down ("no internal process").
+# Where the runtime and the fork server go when their own group has to hand controllers down ("no internal process").
 _LEAF = "sandbox-leaf"
 
 
@@ -97,7 +97,7 @@ class V2Group:
 
 @dataclass
 class V2Driver:
-    """Makes a group for the spawner, hands the controllers down to it, and makes workers' groups inside it."""
+    """Makes a group for the fork server, hands the controllers down to it, and makes workers' groups inside it."""
 
     own: Path
     missing: dict[str, str] = field(default_factory=dict)
@@ -105,7 +105,7 @@ class V2Driver:
     _controllers: frozenset[str] = frozenset()
 
     def open(self, label: str) -> None:
-        """Make the spawner's group; what is refused is reported in `missing`."""
+        """Make the fork server's group; what is refused is reported in `missing`."""
         offered = offers(self.own)
         for layer, controller in CONTROLLERS.items():
             if controller not in offered:
@@ -186,7 +186,7 @@ def enable(place: Path, controllers: frozenset[str]) -> None:
 
 
 def undivide(own: Path) -> None:
-    """Put the own group back as it was found, unless another spawner still works under it."""
+    """Put the own group back as it was found, unless another fork server still works under it."""
     leaf = own / _LEAF
     if not leaf.is_dir():
         return

@@ -20,7 +20,6 @@ def gather(environ: Mapping[str, str] = os.environ) -> place.Facts:
             podman_file=Path("/run/.containerenv").exists(),
             kubernetes_variable="KUBERNETES_SERVICE_HOST" in environ,
             started_by_systemd="INVOCATION_ID" in environ or "NOTIFY_SOCKET" in environ,
-            systemd_booted=Path("/run/systemd/system").is_dir(),
             root_kind=place.root_kind(mountinfo),
             pid_namespace=_inode("/proc/self/ns/pid"),
             first_groups=_groups("/proc/1/cgroup"),

@@ -27,7 +27,6 @@ class Marks:
     podman_file: bool = False
     kubernetes_variable: bool = False
     started_by_systemd: bool = False
-    systemd_booted: bool = False
     root_kind: str | None = None
     pid_namespace: int | None = None
     first_groups: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 Numbers that the table of calls does not know are answered as if the kernel did not have them, so that programs fall
 back; numbers it knows but the profile does not allow are refused. A test says for itself whether the kernel uses 32 or
-64 bits of the argument it looks at (`bpf.Test`).
+64 bits of the argument it looks at (`bpf.Comparison`).
 """
 
 import errno

@@ -24,7 +24,7 @@ OTHER_NAMESPACE = FIRST_PID_NAMESPACE - 1000
     ("marks", "kind"),
     [
         (Marks(), "machine"),
-        (Marks(root_kind="ext4", systemd_booted=True), "machine"),
+        (Marks(root_kind="ext4"), "machine"),
         (Marks(docker_file=True, pid_namespace=OTHER_NAMESPACE), "docker"),
         (Marks(docker_file=True, root_kind="overlay", pid_namespace=FIRST_PID_NAMESPACE), "docker"),
         (Marks(podman_file=True), "podman"),
@@ -60,7 +60,7 @@ def test_a_pod_with_any_one_mark_missing_is_still_some_container(name):
     marks = {
         "docker_file": True, "podman_file": False, "kubernetes_variable": True, "root_kind": "overlay",
         "pid_namespace": OTHER_NAMESPACE, "first_groups": ("/kubepods/pod1/c2",), "own_groups": ("/",),
-        "started_by_systemd": False, "systemd_booted": False,
+        "started_by_systemd": False,
     }  # fmt: skip
     del marks[name]
     assert recognise(Marks(**marks)).kind == "kubernetes"
