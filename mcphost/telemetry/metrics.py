@@ -1,8 +1,8 @@
 """Every metric, declared in one place, with labels that only the policy can make more of.
 
-Tenant and server names come from the policy. A method is one of those known or `other`. A tool is one that
-its server listed at start (at most `MAX_TOOLS` per server) or `other`: never a string that a client chose. A system
-call is one that has a name in the sandbox's own table.
+Tenant and server names come from the policy. A method is one of those known or `other`. A tool is one that its
+server listed at start (at most `MAX_TOOLS` per server, none of a longer name than `MAX_TOOL_CHARACTERS`) or `other`:
+never a string that a client chose. A system call is one that has a name in the sandbox's own table.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +15,8 @@ from mcphost.protocol.methods import KNOWN
 from mcphost.telemetry.usage import Usage
 
 MAX_TOOLS: Final = 64
+# Past that a name is `other`: it stands in some twenty lines of every scrape. 2025-11-25, server/tools, "Tool Names".
+MAX_TOOL_CHARACTERS: Final = 128
 NONE: Final = ""  # label value where a request had no server (or no tenant yet)
 OTHER: Final = "other"
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -100,7 +102,7 @@ class Metrics:
     def know_tools(self, server: str, tools: Iterable[str]) -> None:
         """Tools of a server that may appear as a label from now on."""
         known = self._tools.get(server, frozenset())
-        new = sorted(set(tools) - known)
+        new = sorted(tool for tool in set(tools) - known if len(tool) <= MAX_TOOL_CHARACTERS)
         self._tools[server] = known | set(new[: MAX_TOOLS - len(known)])
 
     def request(self, *, method: str, status: str, tenant: str, server: str) -> None:
