@@ -79,6 +79,7 @@ PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 # include/uapi/linux/kcmp.h
+_KCMP_FILE = 0
 KCMP_VM = 1
 KCMP_FILES = 2
 
@@ -164,6 +165,11 @@ def setns(fd: int, kind: int) -> None:
 def shares(pid: int, other: int, kind: int) -> bool:
     """Whether two processes have one memory (`KCMP_VM`) or one table of descriptors (`KCMP_FILES`) (kcmp(2))."""
     return _call("kcmp", pid, other, kind, 0, 0) == 0
+
+
+def is_one_file(pid: int, fd: int, other: int, other_fd: int) -> bool:
+    """Whether two descriptors of two processes are one open file (kcmp(2))."""
+    return _call("kcmp", pid, other, _KCMP_FILE, fd, other_fd) == 0
 
 
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:

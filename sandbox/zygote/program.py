@@ -131,6 +131,11 @@ def _become_worker(order: Packet, descriptors: list[int]) -> tuple[socket.socket
         for name, kind in order["then"]:
             _call("setns", joined[name], kind)
         _give_up(order)
+        nothing = os.open(
+            "/dev/null", os.O_RDWR
+        )  # the zygote's own would be one open file between all workers
+        for number in range(_GATE):
+            os.dup2(nothing, number)
         os.dup2(gate.fileno(), _GATE, inheritable=False)
         gate.detach()
         gate = socket.socket(fileno=_GATE)

@@ -107,6 +107,7 @@ class Zygote:
     template: str = ""
     pidfd: int = -1
     pid_namespace: int = -1
+    standings: tuple[inspection.Standing, inspection.Standing] | None = None
     forks: int = 0
     forked: bool = False
     retired: bool = False
@@ -132,8 +133,7 @@ class Zygote:
         worker = self.worker
         worker.spec, worker.plan = spec, plan
         attempt("set-limits", lambda: worker.group.limit(spec.limits))
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.control.setblocking(False)
+        self.control, theirs = inspection.channel()
         self.control_name = inspection.socket_name(theirs)
         self.pid_namespace = os.open(f"/proc/{worker.pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self.template = _hold_template(self.ground, whole)
@@ -153,11 +153,17 @@ class Zygote:
         living = [*self.sites.values(), *([self.site] if self.site and self.site.pid else [])]
         workers = frozenset(site.pid for site in living)
         try:
+            before = inspection.turns(self.pid)
             faults = inspection.zygote_faults(
                 self.pid, self.worker.pid, workers, self.control, self.control_name
             )
+            faults += self._standing_faults()
             if not faults and self.site is not None:
                 faults = self.site_faults(self.site)
+                faults += inspection.left_behind(self.pid, self.worker.pid, workers)
+                faults += self.left_inside(self.site)
+            if inspection.turns(self.pid) != before:
+                faults.append("it ran while it was looked at")
         except (OSError, LookupError, ValueError) as error:
             faults = [f"it cannot be looked at: {type(error).__name__}: {error}"]
         return faults
@@ -173,9 +179,18 @@ class Zygote:
             groups=frozenset() if privileged else frozenset(os.getgroups()),
         )
         faults = inspection.worker_faults(site.pid, site.place, self.pid, site.gate_name, ids)
-        return faults + [
-            f"process {child} was left beside it" for child in inspection.children(site.worker.pid)
-        ]
+        return faults + inspection.mapped_faults(self.pid, site.place)
+
+    @staticmethod
+    def left_inside(site: Site) -> list[str]:
+        """Who else is in a worker's place. Asked last: whoever loses its parent in there comes to stay here."""
+        return [f"process {child} was left beside it" for child in inspection.children(site.worker.pid)]
+
+    def _standing_faults(self) -> list[str]:
+        """Where it stood before it had any worker it has to stay: from inside a worker's root it would see its data."""
+        found = inspection.standings(self.pid)
+        self.standings = self.standings or found
+        return [] if found == self.standings else ["it went to another directory or root"]
 
     def kill(self) -> None:
         """End the zygote; with it everything below its init when no worker is left there."""
@@ -230,8 +245,7 @@ def join(site: Site) -> None:
     """Ask the zygote for a worker in the place that is ready. Raises `SandboxSetupFailed`."""
     zygote, worker = site.zygote, site.worker
     spec, plan = worker.job()
-    site.gate, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    site.gate.setblocking(False)
+    site.gate, theirs = inspection.channel()
     site.gate.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     site.gate_name = inspection.socket_name(theirs)
     born_in, entries = attempt("enter-cgroup", worker.group.entry)

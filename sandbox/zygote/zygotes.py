@@ -119,7 +119,9 @@ class Zygotes:
         if len(kind.waiting) >= MAX_WAITING:
             raise SandboxSetupFailed("zygote", 11, f"{MAX_WAITING} starts wait for it")
         if kind.failure is not None and kind.zygote is None and now < kind.not_before:
-            raise kind.failure
+            # Not raised: it is kept, and would keep what its traceback leads to, this start's secrets among it.
+            self._house.say(SpawnFailed(request.request, kind.failure))
+            return
         streams = [os.dup(fd) for fd in descriptors]
         kind.waiting.append(Job(request.request, request.spec, plan, streams, now + self._start_seconds))
         self._advance(kind, now)
@@ -212,7 +214,11 @@ class Zygotes:
 
     def _note_failure(self, kind: Kind, failure: Failure) -> None:
         kind.failures += 1
-        kind.failure, kind.not_before = failure, time.monotonic() + wait_seconds(kind.failures)
+        failure.__context__ = None
+        kind.failure, kind.not_before = (
+            failure.with_traceback(None),
+            time.monotonic() + wait_seconds(kind.failures),
+        )
         self._refuse_all(kind, failure)
 
     def _refuse_all(self, kind: Kind, failure: Failure) -> None:
@@ -335,8 +341,10 @@ class Zygotes:
         match message:
             case {"stopped": True} if worker.number in self._zygotes:
                 self._on_stopped(self._zygotes[worker.number])
-            case {"reaped": [int(pid), code, signum]} if worker.number in self._zygotes:
-                self._on_reaped(self._zygotes[worker.number], pid, (code, signum))  # type: ignore[arg-type]  # ours
+            case {"reaped": [int(pid), int() | None as code, int() | None as signum]} if (
+                worker.number in self._zygotes
+            ):
+                self._on_reaped(self._zygotes[worker.number], pid, (code, signum))
             case {"ended": _} if worker.number in self._zygotes:
                 zygote = self._zygotes[worker.number]
                 if not zygote.retired and zygote.control is not None:
