@@ -108,7 +108,10 @@ class Volumes:
         image = self._jobs.pop(pidfd)
         failure = self._reap(image)
         mounting = image.state == "mounting"
-        image.state = "mounted" if mounting and failure is None else "new"
+        # One that was killed may have left the image mounted.
+        image.state = "mounted" if (mounting if failure is None else self._is_mounted(image)) else "new"
+        if failure is not None and not mounting and image.state == "mounted" and not image.holders:
+            return []  # it stays so for the next worker, or until we end
         try:
             if mounting and failure is not None:
                 raise failure
@@ -156,6 +159,10 @@ class Volumes:
                 self._begin(image, "unmounting", lambda: _detach(place))
         elif not image.holders:
             del self._images[path]
+
+    def _is_mounted(self, image: _Image) -> bool:
+        with cast("Vault", self._vault).visit():
+            return os.path.ismount(image.place)
 
     def _has_all(self, worker: int) -> bool:
         return all(image.state == "mounted" for image in self._images.values() if worker in image.holders)

@@ -352,3 +352,26 @@ def test_a_full_host_is_told_by_fsync_refuses_new_images_and_leaves_the_old_ones
     argv = [*disk, sys.executable, "-c", ON_A_SMALL_DISK, package, str(tmp_path)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=50, check=True)
     assert done.stdout.splitlines() == ["told", "refused make-volume", "removed", "new"]
+
+
+def kill_the_unmounting(spawner: Spawner, seconds: float = 2) -> bool:
+    """SIGKILL to the next helper of the fork server; whether there was one."""
+    end = time.monotonic() + seconds
+    children = Path(f"/proc/{spawner.pid}/task/{spawner.pid}/children")
+    while time.monotonic() < end:
+        for pid in map(int, children.read_text().split()):
+            with contextlib.suppress(ProcessLookupError):
+                # Inits have a session each, helpers that of the fork server.
+                if os.getsid(pid) == os.getsid(spawner.pid):
+                    os.kill(pid, signal.SIGKILL)
+                    return True
+    return False
+
+
+def test_an_image_whose_unmounting_was_killed_serves_the_next_worker(spawner, make_shell_spec, image):
+    spec = make_shell_spec("dd if=/dev/zero of=/v/file bs=1M count=8 2>/dev/null; echo ok", **volume(image))
+    assert run(spec, spawner=spawner).stdout == b"ok\n"
+    # By now its worker is gone, and the image is being written out; where that was too fast, it is done again.
+    while not kill_the_unmounting(spawner):
+        assert run(spec, spawner=spawner).stdout == b"ok\n"
+    assert run(spec, spawner=spawner).stdout == b"ok\n"
