@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from fcntl import F_SETPIPE_SZ, fcntl
+from functools import partial
 from typing import Final, Literal, cast
 
 import anyio
@@ -29,6 +30,7 @@ from sandbox import (
     SandboxSpec,
     Spawned,
     Spawner,
+    SpawnerBusy,
     SpawnerGone,
     SpawnFailed,
 )
@@ -293,10 +295,25 @@ class Launcher:
                 self._spawner.signal(worker, number)
 
     def kill(self, worker: int, reason: KillReason) -> None:
-        """End a worker of this launcher for certain."""
+        """End a worker of this launcher for certain: where its fork server is busy, as soon as that takes the order."""
         if self._spawner is not None:
-            with suppress(SandboxError):
+            try:
                 self._spawner.kill(worker, reason)
+            except SpawnerBusy:
+                self.look_after(partial(self._kill_later, self._spawner, worker, reason), "kill a worker")
+            except SandboxError:
+                return  # gone, and every worker with it
+
+    async def _kill_later(self, spawner: Spawner, worker: int, reason: KillReason) -> None:
+        while self._spawner is spawner and worker in self._running:
+            await anyio.wait_writable(spawner.fileno())
+            try:
+                spawner.kill(worker, reason)
+            except SpawnerBusy:
+                continue
+            except SandboxError:
+                return
+            return
 
     async def _watch(self) -> None:
         while True:
