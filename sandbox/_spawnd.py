@@ -61,6 +61,9 @@ _TIDY_MILLISECONDS = 10
 # An init that was asked to end everyone of its own needs one signal for that, and time for them to be gone.
 _END_SECONDS = 2.0
 _LEFTOVERS_SECONDS = 5.0
+# All that is ours is killed within moments. What is there after this long waits in the kernel, perhaps for a process to be
+# reaped that somebody traces; our own end then does more for it than our staying, with no runtime left to kill us.
+_LAST_SECONDS = 15.0
 
 # A step shows whether it was taken; into which namespaces and groups one was made it does not show.
 _SHAPING_LAYERS = frozenset(NAMESPACE_LAYERS) | frozenset(CGROUP_LAYERS)
@@ -87,6 +90,7 @@ class Server:
         self._usual = features.applicable()
         self._starting: dict[int, Worker] = {}
         self._spares = Spares()
+        self._gone_by = math.inf
         templates = ground.templates
         self._volumes = Volumes(self._poll, templates.site if templates else None, ground.data_owner)
         self._zygotes = Zygotes(self, ground, features, START_TIMEOUT_SECONDS)
@@ -101,7 +105,8 @@ class Server:
         self._zygotes.close()
         for worker in list(self._by_number.values()):
             self._end(worker)
-        while self._by_number or self._fading or self._volumes.busy:
+        self._gone_by = time.monotonic() + _LAST_SECONDS
+        while (self._by_number or self._fading or self._volumes.busy) and time.monotonic() < self._gone_by:
             self._turn()
         deadline = time.monotonic() + _LEFTOVERS_SECONDS
         while self._leftovers and time.monotonic() < deadline:
@@ -137,6 +142,8 @@ class Server:
             waits.append(wanted_in)
         waits += [moment - now for moment in self._zygotes.moments(idle=not self._starting)]
         waits += [deadline - now for deadline in self._ending.values() if deadline < math.inf]
+        if self._gone_by < math.inf:
+            waits.append(self._gone_by - now)
         if self._leftovers or self._fading or self._memory.looking:
             waits.append(_TIDY_MILLISECONDS / 1000)
         # Rounded up, so that when it is over the moment has come.

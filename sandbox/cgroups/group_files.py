@@ -106,9 +106,13 @@ def pid_namespace() -> int:
 
 
 def start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None when there is none (proc_pid_stat(5), field 22)."""
+    """When a process started, in clock ticks since boot (proc_pid_stat(5), field 22).
+
+    None when there is none, or only what is left of one: whoever is to reap it may take its time.
+    """
     with contextlib.suppress(OSError, IndexError, ValueError):
-        return int(Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19])
+        state, *fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+        return None if state in "ZX" else int(fields[18])
     return None
 
 

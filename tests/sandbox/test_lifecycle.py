@@ -1,6 +1,7 @@
 """Starts and ends: what is left afterwards is nothing, whoever dies first."""
 
 import contextlib
+import ctypes
 import os
 import select
 import signal
@@ -310,6 +311,26 @@ def test_when_the_runtime_is_killed_nothing_is_left():
     assert wait_until(lambda: not any(alive(pid) for pid in {spawner, *inside}))
     assert left() == []
     assert len(Path("/proc/self/mountinfo").read_text().splitlines()) == mounts
+
+
+def test_a_worker_that_cannot_end_does_not_keep_the_fork_server_once_the_runtime_is_gone():
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    runtime = subprocess.Popen(
+        [sys.executable, "-c", RUNTIME], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    )
+    with runtime:
+        spawner, init = (int(word) for word in runtime.stdout.readline().split())
+        (worker,) = (int(pid) for pid in children_of(init))
+        # Traced, it stays a zombie until we wait for it, and its namespace cannot end before (ptrace(2), PTRACE_SEIZE).
+        if ctypes.CDLL(None, use_errno=True).ptrace(0x4206, worker, None, None) < 0:
+            raise OSError(ctypes.get_errno(), "ptrace")
+        runtime.kill()
+        runtime.wait()
+    assert wait_until(lambda: not alive(spawner), 40)
+    os.waitpid(worker, 0x40000000)  # __WALL
+    assert wait_until(lambda: not alive(init))
+    Spawner.start(name="orphan").close()
+    assert groups(f"sandbox.orphan.{spawner}.*") == []
 
 
 def test_a_fork_server_whose_runtime_dies_before_it_is_ready_leaves_nothing():
