@@ -21,7 +21,7 @@ import anyio.to_thread
 import msgspec
 
 import mcphost
-from mcphost.broker import Broker, Caller, Tenant
+from mcphost.broker import Around, Broker, Caller, Tenant
 from mcphost.decisions.admission import Gate
 from mcphost.decisions.guard import Guard
 from mcphost.decisions.identity import (
@@ -33,6 +33,7 @@ from mcphost.decisions.identity import (
     digest_of,
 )
 from mcphost.decisions.permissions import Permissions
+from mcphost.decisions.sealing import KEY_BYTES, Sealer
 from mcphost.decisions.sessions import Sessions
 from mcphost.errors import NotFound, PolicyInvalid, Problem, StartRefused
 from mcphost.plan import (
@@ -59,7 +60,8 @@ from mcphost.policy import (
 from mcphost.protocol import jsonrpc
 from mcphost.telemetry.metrics import Metrics
 from mcphost.transports.admin import admin_app
-from mcphost.transports.http import Access, Clocks, HttpFront, Receive, Scope, Send
+from mcphost.transports.exchange import Receive, Scope, Send
+from mcphost.transports.http import Access, Clocks, HttpFront
 from mcphost.workers.keeping import make_kept, make_state
 from mcphost.workers.pool import Pool
 from mcphost.workers.process import Launcher
@@ -326,7 +328,8 @@ class Runtime(anyio.AsyncContextManagerMixin):
                     name: Tenant(name, Permissions(each.allow, each.deny), Gate(each.limits))
                     for name, each in plan.tenants.items()
                 }
-                self._broker = Broker(self.pool, tenants, info=INFO, metrics=self.metrics)
+                sealer = Sealer(secrets.token_bytes(KEY_BYTES), secrets.token_bytes)
+                self._broker = Broker(Around(self.pool, INFO, sealer, self.metrics), tenants)
                 self._front = self._make_front(Tokens(credentials))
                 self.pool.start_eager(_tenants_of(plan))
                 self._state = "running"

@@ -7,39 +7,27 @@ token learns which servers exist, and no body is read for a request that is refu
 Sources: 2025-11-25 and 2026-07-28, basic/transports.
 """
 
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import anyio
 
 from mcphost import errors
-from mcphost.broker import Broker, Caller, Notify, Reply
+from mcphost.broker import Broker, Caller, Client
 from mcphost.decisions.guard import Guard
 from mcphost.decisions.identity import Principal, Tokens
 from mcphost.decisions.routing import Endpoint, endpoint_of
 from mcphost.decisions.sessions import ID_BYTES, Session, Sessions
 from mcphost.errors import BadHttp, Forbidden, McpHostError, NotFound
 from mcphost.protocol import envelope, jsonrpc
+from mcphost.protocol.asking import Declared
 from mcphost.protocol.envelope import Headers, Inbound
 from mcphost.telemetry.metrics import Metrics
-from mcphost.transports import sse
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-# An answer that takes longer is turned into a stream with keep-alives, so that no proxy gives up on it.
-PATIENCE_SECONDS: Final = 15.0
+from mcphost.transports.exchange import Exchange, Receive, Scope, Send, send_json
 
 BODY_SECONDS: Final = 30.0  # a client that sends slower than this is cut off
 
-MAX_BACKLOG_BYTES: Final = (
-    256 * 1024
-)  # progress not yet sent; past that the newest is dropped, it may be lost
-
-_JSON: Final = ((b"content-type", b"application/json"),)
 _ROUTING_HEADERS: Final = frozenset(
     {b"authorization", b"host", b"origin", b"mcp-protocol-version", b"mcp-method", b"mcp-name", b"mcp-session-id",
      b"content-type", b"content-length"}
@@ -94,7 +82,7 @@ class HttpFront:
         except McpHostError as error:
             self._metrics.refused(error.reason)
             wire = errors.to_wire(error)
-            await _send_json(send, wire.status, jsonrpc.encode_error(error.request_id, wire), wire.headers)
+            await send_json(send, wire.status, jsonrpc.encode_error(error.request_id, wire), wire.headers)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _headers(scope["headers"])
@@ -166,7 +154,9 @@ class HttpFront:
                 # None is defined for this binding; ids are the client's own, so none may cancel by one.
                 await _send_empty(send, 202)
                 return
-            await _Exchange(send).run(lambda notify: self._broker.answer(caller, inbound, notify), receive)
+            exchange = Exchange(send)
+            client = _modern_client(inbound, exchange)
+            await exchange.run(lambda: self._broker.answer(caller, inbound, client), receive)
             return
         if inbound.method == "initialize" and inbound.message.kind == "request":
             await self._initialize(caller, endpoint, inbound, send)
@@ -180,7 +170,7 @@ class HttpFront:
         await self._legacy_call(caller, session, inbound, send)
 
     async def _initialize(self, caller: Caller, endpoint: Endpoint, inbound: Inbound, send: Send) -> None:
-        reply = await self._broker.answer(caller, inbound, _ignore)
+        reply = await self._broker.answer(caller, inbound, Client("legacy"))
         extra = reply.headers
         if reply.version is not None:
             identifier = self._clocks.random_bytes(ID_BYTES).hex()
@@ -188,7 +178,7 @@ class HttpFront:
                 identifier, caller.principal, endpoint, version=reply.version, now=anyio.current_time()
             )
             extra = (*extra, (b"mcp-session-id", identifier.encode()))
-        await _send_json(send, reply.status, reply.body, extra)
+        await send_json(send, reply.status, reply.body, extra)
 
     def _session(self, caller: Caller, endpoint: Endpoint, headers: Mapping[bytes, str]) -> Session:
         identifier = headers.get(b"mcp-session-id")
@@ -213,97 +203,26 @@ class HttpFront:
         """A disconnect is no cancellation in this era; `notifications/cancelled` is."""
         if inbound.id in session.cancel:
             raise BadHttp(400, "a request with this id is in flight in this session")
-        exchange = _Exchange(send)
+        exchange = Exchange(send)
+        client = Client("legacy", notify=exchange.notify)
         session.cancel[inbound.id] = exchange.cancel
         try:
-            await exchange.run(lambda notify: self._broker.answer(caller, inbound, notify), None)
+            await exchange.run(lambda: self._broker.answer(caller, inbound, client), None)
         finally:
             del session.cancel[inbound.id]
 
 
-class _Exchange:
-    """One request's answer on its way out: JSON if nothing precedes it, else a stream of events."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._backlog: deque[bytes] = deque()
-        self._backlog_bytes = 0
-        self._news = anyio.Event()
-        self._streaming = False
-        self._cancelled = False
-        self._scope: anyio.CancelScope | None = None
-
-    async def run(self, answer: Callable[[Notify], Awaitable[Reply]], receive: Receive | None) -> None:
-        """Produce and send the answer. With `receive`, a client that goes away cancels the call."""
-        reply: Reply | None = None
-        async with anyio.create_task_group() as tasks:
-            self._scope = tasks.cancel_scope
-            if receive is not None:
-                tasks.start_soon(self._watch, receive)
-            tasks.start_soon(self._stream)
-            if not self._cancelled:
-                reply = await answer(self._notify)
-            tasks.cancel_scope.cancel()
-        if reply is None:
-            await self._finish_cancelled()
-        elif self._streaming:
-            await self._drain()
-            await self._write(sse.event(reply.body), more=False)
-        else:
-            await _send_json(self._send, reply.status, reply.body, reply.headers)
-
-    def cancel(self) -> None:
-        """Cancel the call; its client gets an empty stream, for a cancelled request has no answer."""
-        self._cancelled = True
-        if self._scope is not None:
-            self._scope.cancel()
-
-    async def _finish_cancelled(self) -> None:
-        if not self._streaming:
-            await self._begin()
-        await self._write(b"", more=False)
-
-    async def _watch(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self.cancel()
-
-    def _notify(self, message: bytes) -> None:
-        if self._backlog_bytes + len(message) <= MAX_BACKLOG_BYTES:
-            self._backlog_bytes += len(message)
-            self._backlog.append(message)
-            self._news.set()
-
-    async def _stream(self) -> None:
-        while True:
-            with anyio.move_on_after(PATIENCE_SECONDS):
-                await self._news.wait()
-            with anyio.CancelScope(shield=True):
-                # An event half sent cannot be taken back. Bounded: the listener cuts off who does not read.
-                if not self._streaming:
-                    await self._begin()
-                if self._backlog:
-                    await self._drain()
-                else:
-                    await self._write(sse.KEEP_ALIVE)
-
-    async def _begin(self) -> None:
-        self._streaming = True
-        await self._send({"type": "http.response.start", "status": 200, "headers": [*sse.HEADERS]})
-
-    async def _drain(self) -> None:
-        self._news = anyio.Event()
-        while self._backlog:
-            message = self._backlog.popleft()
-            self._backlog_bytes -= len(message)
-            await self._write(sse.event(message))
-
-    async def _write(self, data: bytes, *, more: bool = True) -> None:
-        await self._send({"type": "http.response.body", "body": data, "more_body": more})
-
-
-def _ignore(_: bytes) -> None:
-    return None
+def _modern_client(inbound: Inbound, exchange: Exchange) -> Client:
+    """A client of 2026-07-28 says in each request what it is."""
+    capabilities = inbound.meta[envelope.META_CAPABILITIES]
+    return Client(
+        "modern",
+        notify=exchange.notify,
+        capabilities=capabilities,
+        declared=Declared.read(capabilities),
+        info=inbound.meta.get(envelope.META_CLIENT),
+        level=jsonrpc.text(inbound.meta.get(envelope.META_LOG_LEVEL)),
+    )
 
 
 def _cancel(session: Session, inbound: Inbound) -> None:
@@ -345,14 +264,6 @@ def _check_media(headers: Mapping[bytes, str]) -> None:
     for wanted, group in (("application/json", "application/*"), ("text/event-stream", "text/*")):
         if not accepted & {wanted, group, "*/*"}:
             raise BadHttp(406, "the Accept header must list application/json and text/event-stream")
-
-
-async def _send_json(
-    send: Send, status: int, body: bytes, extra: tuple[tuple[bytes, bytes], ...] = ()
-) -> None:
-    length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": status, "headers": [*_JSON, length, *extra]})
-    await send({"type": "http.response.body", "body": body})
 
 
 async def _send_empty(send: Send, status: int) -> None:

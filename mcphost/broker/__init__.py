@@ -1,0 +1,148 @@
+"""The path of one call, top to bottom: permission, admission, routing, worker, answer.
+
+Takes and returns plain values. No HTTP here: a transport reads a request, authenticates it and gives an
+`Inbound` message with its `Caller` and `Client`; what comes back is a `Reply`. Every failure on the way reaches
+one place, `Broker.answer`, and becomes one wire error; however a call ends, it is one metric sample and one log
+line.
+"""
+
+from collections.abc import Mapping
+
+import anyio
+from msgspec import Raw
+
+from mcphost import errors
+from mcphost.broker.calls import Calls
+from mcphost.broker.client import Client
+from mcphost.broker.faces import Faces
+from mcphost.broker.lists import Lists
+from mcphost.broker.request import Around, Caller, Record, Reply, Request, Tenant
+from mcphost.errors import DownstreamProtocolError, McpHostError, ServerError
+from mcphost.protocol import downstream, jsonrpc
+from mcphost.protocol.envelope import Inbound
+from mcphost.protocol.jsonrpc import Fields
+from mcphost.protocol.methods import COMPLETE, LISTS, NAMED
+from mcphost.protocol.versions import Era
+from mcphost.telemetry.logs import logger, printable
+from mcphost.telemetry.metrics import NONE
+
+__all__ = ["Around", "Broker", "Caller", "Client", "Reply", "Tenant"]
+
+
+class Broker:
+    """Brokers calls of many tenants to the workers of many servers."""
+
+    def __init__(self, around: Around, tenants: Mapping[str, Tenant]) -> None:
+        self._pool = around.pool
+        self._metrics = around.metrics
+        self._tenants = tenants
+        self._faces = Faces(around)
+        self._lists = Lists(around)
+        self._calls = Calls(around)
+
+    def __repr__(self) -> str:
+        return f"<Broker {len(self._tenants)} tenants, {len(self._pool.servers)} servers>"
+
+    def serves(self, caller: Caller) -> bool:
+        """Whether the caller's endpoint exists for its tenant."""
+        if caller.server is None:
+            return True
+        known = caller.server in self._pool.servers
+        return known and self._tenants[caller.principal.tenant].permissions.sees(caller.server)
+
+    async def answer(self, caller: Caller, inbound: Inbound, client: Client) -> Reply:
+        """Answer one request of `client`, which may hear and be asked things before.
+
+        Cancelling this coroutine cancels the call, at the worker too. Raises nothing else.
+        """
+        record = Record(server=caller.server or NONE)
+        try:
+            result = await self._performed(caller, inbound, client, record)
+        except Exception as error:  # noqa: BLE001 - the one boundary: a bug in one call must not end others
+            wire = errors.to_wire(error)
+            status = wire.status
+            if isinstance(error, DownstreamProtocolError | ServerError):
+                status = _status(wire.code, inbound.era)
+            return Reply(jsonrpc.encode_error(inbound.id, wire), status, wire.headers)
+        return Reply(jsonrpc.encode_answer(inbound.id, result), version=record.version)
+
+    async def call_tool(self, caller: Caller, tool: str, arguments: Raw) -> Raw:
+        """Call one tool for an embedding program: the same path, without a transport. Gives the raw result.
+
+        Raises:
+            McpHostError: any refusal or failure; `ServerError` is the server's own.
+        """
+        params: Fields = {"name": jsonrpc.raw(tool), "arguments": arguments}
+        message = jsonrpc.Message("request", "tools/call", b"0", jsonrpc.raw(params))
+        record = Record(server=caller.server or NONE)
+        return await self._performed(caller, Inbound("legacy", message, params, {}), Client("legacy"), record)
+
+    async def _performed(self, caller: Caller, inbound: Inbound, client: Client, record: Record) -> Raw:
+        """The call, counted and logged once however it ends."""
+        started = anyio.current_time()
+        request = Request(self._tenants[caller.principal.tenant], caller, inbound, client, record)
+        try:
+            return await self._dispatch(request)
+        except McpHostError as error:
+            record.status = error.reason
+            record.extra["error"] = printable(str(error))
+            raise
+        except Exception:
+            record.status = "internal"
+            logger().exception("call_broke", method=printable(inbound.method))
+            raise
+        except BaseException:
+            record.status = "cancelled"
+            raise
+        finally:
+            self._recorded(caller, inbound, record, anyio.current_time() - started)
+
+    def _recorded(self, caller: Caller, inbound: Inbound, record: Record, seconds: float) -> None:
+        tenant = caller.principal.tenant
+        self._metrics.request(
+            method=inbound.method, status=record.status, tenant=tenant, server=record.server
+        )
+        if record.tool_called:
+            self._metrics.tool(tenant=tenant, server=record.server, tool=record.name, seconds=seconds)
+        logger().info(
+            "call_finished",
+            tenant=tenant,
+            token=caller.principal.token_id,
+            server=record.server,
+            method=printable(inbound.method),
+            name=printable(record.name),
+            era=inbound.era,
+            outcome=record.status,
+            seconds=round(seconds, 6),
+            **record.extra,
+        )
+
+    async def _dispatch(self, request: Request) -> Raw:
+        """The method's answer. Everything but `ping` costs rate and a place among the calls under way."""
+        legacy = request.inbound.era == "legacy"
+        if request.inbound.method == "ping" and legacy:
+            return jsonrpc.EMPTY_OBJECT
+        request.tenant.gate.enter(anyio.current_time())
+        try:
+            match request.inbound.method:
+                case "initialize" if legacy:
+                    face = await self._faces.of(request)
+                    request.record.version, result = downstream.initialize_result(
+                        request.inbound.params, face
+                    )
+                    return result
+                case "server/discover" if not legacy:
+                    return downstream.discover_result(await self._faces.of(request))
+                case method if method in LISTS:
+                    return await self._lists.answer(request, LISTS[method])
+                case method if method in NAMED or method == COMPLETE:
+                    return await self._calls.answer(request)
+                case method:
+                    raise DownstreamProtocolError(errors.METHOD_NOT_FOUND, f"no such method: {method[:100]}")
+        finally:
+            request.tenant.gate.leave()
+
+
+def _status(code: int, era: Era) -> int:
+    """The HTTP status of a JSON-RPC error that was met while answering; the legacy binding uses 200."""
+    return errors.MODERN_STATUS.get(code, 200) if era == "modern" else 200

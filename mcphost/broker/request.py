@@ -1,0 +1,77 @@
+"""What the parts of the broker work with: one request on its way through the broker, what becomes of it, and what all use."""
+
+from dataclasses import dataclass, field
+
+from msgspec import Raw
+
+from mcphost.broker.client import Client
+from mcphost.decisions.admission import Gate
+from mcphost.decisions.identity import Principal
+from mcphost.decisions.permissions import Permissions
+from mcphost.decisions.sealing import Sealer
+from mcphost.protocol.envelope import Inbound
+from mcphost.telemetry.metrics import NONE, Metrics
+from mcphost.workers.pool import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What every part of the broker uses: the workers, who we are to others, seals, and the numbers."""
+
+    pool: Pool
+    info: Raw
+    sealer: Sealer
+    metrics: Metrics
+
+
+@dataclass(slots=True, eq=False)
+class Tenant:
+    """One tenant at run time: what it may do, and what it is doing."""
+
+    name: str
+    permissions: Permissions
+    gate: Gate
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks and through which endpoint; `server` is None on the endpoint of all servers."""
+
+    principal: Principal
+    server: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answered request: a JSON-RPC message without line breaks, and the HTTP status that goes with it.
+
+    `version` is the negotiated revision where the request was an `initialize`.
+    """
+
+    body: bytes
+    status: int = 200
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    version: str | None = None
+
+
+@dataclass(slots=True)
+class Record:
+    """What the log line and the metrics of one call are made from."""
+
+    server: str = NONE
+    name: str = ""
+    status: str = "ok"
+    version: str | None = None
+    tool_called: bool = False
+    extra: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One judged request, who sent it, and the record that is kept of it."""
+
+    tenant: Tenant
+    caller: Caller
+    inbound: Inbound
+    client: Client
+    record: Record
