@@ -13,7 +13,7 @@
     │   └── RateLimited, Overloaded
     ├── CallFailure                  it went wrong while doing
     │   ├── CallTimeout
-    │   ├── WorkerDied, WorkerUnavailable
+    │   ├── WorkerDied, WorkerGone, WorkerUnavailable
     │   │   └── WorkerFailed         for good
     │   └── StartFailed              a worker did not get ready
     └── ServerError                  a server's own JSON-RPC error, passed through
@@ -299,6 +299,16 @@ class WorkerDied(CallFailure):
 
     reason = "worker-died"
     rpc_code = 502
+
+
+class WorkerGone(CallFailure):
+    """The process that made what the call brings along is no more, and no other knows it; nothing was delivered."""
+
+    reason = "worker-gone"
+    rpc_code = 410
+
+    def __init__(self) -> None:
+        super().__init__("the worker that this call belongs to has ended; begin again")
 
 
 class WorkerUnavailable(CallFailure):

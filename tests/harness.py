@@ -16,6 +16,7 @@ import yaml
 from mcphost.policy import loads
 from mcphost.runtime import Runtime
 from mcphost.transports.listener import Listener, bind
+from mcphost.workers.owners import Owner
 
 FIXTURE = Path(__file__).parent / "servers" / "fixture.py"
 SECONDS = 30.0  # no wait in these tests is longer; all are for conditions
@@ -180,7 +181,7 @@ class Served:
         return await self.legacy(server, tenant) if era == "legacy" else self.modern(server, tenant)
 
     def worker_set(self, server: str, tenant: str = "acme") -> Any:
-        return self.runtime.pool.find(server, tenant)
+        return self.runtime.pool.find(server, Owner(tenant))
 
 
 def path_of(server: str | None) -> str:

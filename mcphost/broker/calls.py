@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from msgspec import Raw
 
 from mcphost import errors
+from mcphost.broker.client import Notify
 from mcphost.broker.endpoints import servers_of
 from mcphost.broker.request import Around, Request
 from mcphost.broker.roundtrip import roundtrip
@@ -12,7 +13,7 @@ from mcphost.errors import DownstreamProtocolError, Forbidden
 from mcphost.protocol import bridge, catalog, downstream, jsonrpc
 from mcphost.protocol.jsonrpc import Fields
 from mcphost.protocol.methods import COMPLETE, NAMED
-from mcphost.workers.connection import OnProgress
+from mcphost.workers.hearing import Hearer, Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Calls:
             target.server,
             params,
             limit=seconds,
-            on_progress=_progress(request),
+            hearer=_progress(request),
         )
         if caller.server is None:
             result = catalog.rewrite_uris(target.server, result)
@@ -82,9 +83,27 @@ class Calls:
         return target
 
 
-def _progress(request: Request) -> OnProgress | None:
+class _ProgressOnly:
+    """Hears the progress of a request and nothing else."""
+
+    wants_progress = True
+    wants_logs = False
+    can_be_asked = False
+
+    def __init__(self, token: Raw, notify: Notify) -> None:
+        self._token = token
+        self._notify = notify
+
+    def progressed(self, params: Fields) -> None:
+        self._notify(downstream.progress(params, self._token))
+
+    def logged(self, params: Fields) -> None:
+        """Never called: no logs are wanted."""
+
+    def asked(self, question: Question) -> None:
+        """Never called: nothing can be asked."""
+
+
+def _progress(request: Request) -> Hearer | None:
     token = downstream.progress_token(request.inbound.meta)
-    if token is None:
-        return None
-    notify = request.client.notify
-    return lambda params: notify(downstream.progress(params, token))
+    return None if token is None else _ProgressOnly(token, request.client.notify)

@@ -32,7 +32,7 @@ class Faces:
             limit = self._pool.servers[server].timeouts.start + HANDSHAKE_SLACK_SECONDS
             with anyio.move_on_after(limit):
                 try:
-                    workers[server] = await self._pool.find(server, request.tenant.name).ready()
+                    workers[server] = await self._pool.find(server, request.owner).ready()
                 except errors.WorkerUnavailable:
                     if single is not None:
                         raise

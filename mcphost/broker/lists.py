@@ -12,6 +12,7 @@ from mcphost.protocol import bridge, catalog, jsonrpc
 from mcphost.protocol.jsonrpc import Fields
 from mcphost.protocol.methods import ListMethod
 from mcphost.telemetry.logs import logger, printable
+from mcphost.workers.owners import Need
 
 
 class Lists:
@@ -58,13 +59,12 @@ class Lists:
         return bridge.to_client(inbound.method, jsonrpc.raw(members), eras, server_info=self._around.info)
 
     async def _all_items(self, request: Request, server: str, method: ListMethod) -> list[Fields]:
-        workers = self._pool.find(server, request.tenant.name)
+        workers = self._pool.find(server, request.owner)
         permissions = request.tenant.permissions
         seconds = workers.settings.timeouts.call
         try:
             with anyio.fail_after(seconds):
-                with await workers.slot():
-                    worker = await workers.ready()
+                async with workers.lease(Need()) as worker:
                     if method.feature not in worker.facts.capabilities:
                         return []
                     items = await worker.list_all(request.inbound.method)

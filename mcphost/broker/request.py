@@ -11,6 +11,7 @@ from mcphost.decisions.permissions import Permissions
 from mcphost.decisions.sealing import Sealer
 from mcphost.protocol.envelope import Inbound
 from mcphost.telemetry.metrics import NONE, Metrics
+from mcphost.workers.owners import Owner
 from mcphost.workers.pool import Pool
 
 
@@ -75,3 +76,11 @@ class Request:
     inbound: Inbound
     client: Client
     record: Record
+
+    @property
+    def owner(self) -> Owner:
+        """For whom a worker would work: the legacy session where there is one, else the principal."""
+        session, tenant, declared = self.client.session, self.tenant.name, self.client.declared
+        if session is not None:
+            return Owner(tenant, session.key, declared, one_client=True)
+        return Owner(tenant, self.caller.principal.token_id, declared)

@@ -8,7 +8,8 @@ from mcphost.errors import CallTimeout, ServerError, UpstreamProtocolError
 from mcphost.protocol import bridge, jsonrpc
 from mcphost.protocol.bridge import Eras
 from mcphost.protocol.jsonrpc import Fields
-from mcphost.workers.connection import OnProgress
+from mcphost.workers.hearing import Hearer
+from mcphost.workers.owners import Need
 
 
 async def roundtrip(
@@ -18,20 +19,19 @@ async def roundtrip(
     params: Fields,
     *,
     limit: float | None = None,
-    on_progress: OnProgress | None = None,
+    hearer: Hearer | None = None,
 ) -> tuple[Eras, Raw]:
     """One request to a tenant's worker within `limit` seconds (the server's own without one).
 
     Gives the eras that it crossed and the raw result.
     Waiting for a slot and for a starting worker counts against the deadline.
     """
-    workers = around.pool.find(server, request.tenant.name)
+    workers = around.pool.find(server, request.owner)
     seconds = limit or workers.settings.timeouts.call
     inbound = request.inbound
     try:
         with anyio.fail_after(seconds):
-            with await workers.slot():
-                worker = await workers.ready()
+            async with workers.lease(Need()) as worker:
                 eras = Eras(inbound.era, worker.facts.era)
                 message = await worker.request(
                     inbound.method,
@@ -39,10 +39,10 @@ async def roundtrip(
                         params,
                         inbound.meta,
                         eras,
-                        token=token if on_progress is not None else None,
+                        token=token if hearer is not None else None,
                         client_info=around.info,
                     ),
-                    on_progress,
+                    hearer,
                 )
     except TimeoutError:
         raise CallTimeout(seconds) from None

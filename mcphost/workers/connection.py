@@ -18,6 +18,7 @@ from mcphost.protocol import upstream
 from mcphost.protocol.framing import LineReader, LineTooLong
 from mcphost.protocol.jsonrpc import Fields, Message
 from mcphost.protocol.upstream import Upstream
+from mcphost.workers.hearing import Hearer
 from mcphost.workers.process import Process
 
 # A worker that leaves so much unread on its stdin is not taking calls.
@@ -38,7 +39,6 @@ STDERR_LINE_BYTES: Final = 2000
 STDERR_BYTES_PER_SECOND: Final = 256 * 1024
 STDERR_SHORT_PAUSE_SECONDS: Final = 0.05  # a burst of a few lines is read on without a pause
 
-OnProgress = Callable[[Fields], None]
 Build = Callable[[int], Fields]
 
 
@@ -47,7 +47,7 @@ class InFlight:
     """One call on the wire."""
 
     answer: "asyncio.Future[Message]"
-    on_progress: OnProgress | None
+    hearer: Hearer | None
 
 
 class Connection:
@@ -103,11 +103,11 @@ class Connection:
             raise
         self._send(self._machine.open())
 
-    async def request(self, method: str, build: Build, on_progress: OnProgress | None = None) -> Message:
+    async def request(self, method: str, build: Build, hearer: Hearer | None = None) -> Message:
         """Send one request and wait for its answer: a result or a server's own error.
 
-        `build` makes the params from the request's id, which is its progress token too. On cancellation the
-        server is told to cancel.
+        `build` makes the params from the request's id, which is its progress token and its subscription id too.
+        There is no deadline here: the caller's scope is one. On cancellation the server is told to cancel.
 
         Raises:
             WorkerDied: the connection was lost meanwhile.
@@ -118,7 +118,7 @@ class Connection:
         if self._writer.get_write_buffer_size() > MAX_UNSENT_BYTES:
             raise Overloaded("the server does not read its requests", retry_after=1.0)
         identifier = self._machine.reserve()
-        entry = InFlight(self._loop.create_future(), on_progress)
+        entry = InFlight(self._loop.create_future(), hearer)
         self._send(self._machine.request(identifier, method, build(identifier), entry))
         try:
             return await entry.answer
@@ -192,9 +192,11 @@ class Connection:
                 if not entry.answer.done():
                     entry.answer.set_result(message)
                 return
-            case upstream.Progressed(entry, params) if entry.on_progress is not None:
+            case upstream.Progressed(entry, params) if (
+                entry.hearer is not None and entry.hearer.wants_progress
+            ):
                 self._charge(self._progress, cost, "progress")
-                entry.on_progress(params)
+                entry.hearer.progressed(params)
                 return
             case upstream.Opened():
                 self._send(self._machine.confirm())

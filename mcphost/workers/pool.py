@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import anyio.abc
 
 from mcphost.workers.lifetime import background_tasks
+from mcphost.workers.owners import Owner
 from mcphost.workers.settings import SHARED, ServerSettings
 from mcphost.workers.supervisor import Surroundings, WorkerSet
 
@@ -29,14 +30,14 @@ class Pool:
         async with background_tasks() as self._tasks:
             yield self
 
-    def find(self, server: str, tenant: str) -> WorkerSet:
-        """The worker set of a server for a tenant. Synchronous, so that two calls never make two.
+    def find(self, server: str, owner: Owner) -> WorkerSet:
+        """The worker set of a server for an owner. Synchronous, so that two calls never make two.
 
         Raises:
             KeyError: no such server.
         """
         settings = self.servers[server]
-        key = (server, settings.tenant_of(tenant))
+        key = (server, settings.tenant_of(owner.tenant))
         found = self._sets.get(key)
         if found is None:
             found = self._sets[key] = WorkerSet(settings, key[1], self._around)
@@ -50,12 +51,15 @@ class Pool:
         """
         for name, settings in self.servers.items():
             if settings.warm and settings.scope == "shared":
-                self.find(name, SHARED)
+                self.find(name, Owner(SHARED))
             if settings.start == "eager":
                 for tenant in [SHARED] if settings.scope == "shared" else tenants_of[name]:
-                    found = self.find(name, tenant)
+                    found = self.find(name, Owner(tenant))
                     self._eager.append(found)
                     found.want()
+
+    def end_session(self, session: str) -> None:
+        """Stop what belonged to a session and to nobody else. Idempotent; returns at once."""
 
     def sets(self) -> list[WorkerSet]:
         """Every worker set that was wanted so far."""

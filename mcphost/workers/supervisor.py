@@ -15,10 +15,11 @@ import anyio
 from msgspec import Raw
 
 from mcphost.decisions.restart import Again, GiveUp, Rest, RestartBudget
-from mcphost.errors import McpHostError, Overloaded, WorkerFailed, WorkerUnavailable
+from mcphost.errors import McpHostError, Overloaded, WorkerFailed, WorkerGone, WorkerUnavailable
 from mcphost.telemetry.logs import logger
 from mcphost.telemetry.metrics import Metrics
 from mcphost.workers.lifetime import background_tasks
+from mcphost.workers.owners import Need
 from mcphost.workers.process import Launcher
 from mcphost.workers.settings import ServerSettings
 from mcphost.workers.spares import SpareLane, Spares
@@ -112,6 +113,23 @@ class WorkerSet:
                 message = f"the server {self.identity.server!r} ended and is started again in {wait:.1f} s"
                 raise WorkerUnavailable(message)
             await self._changed.wait()
+
+    @asynccontextmanager
+    async def lease(self, need: Need) -> AsyncIterator[Worker]:
+        """A ready worker that does what a call needs, for as long as the block lasts: one call or one call chain.
+
+        The caller bounds the wait.
+
+        Raises:
+            WorkerUnavailable: there will be none soon.
+            WorkerGone: the process that the call was pinned to is no more.
+            Overloaded: too many wait already.
+        """
+        with await self.slot():
+            worker = await self.ready()
+            if need.instance and need.instance != worker.instance:
+                raise WorkerGone
+            yield worker
 
     async def slot(self) -> "_Slot":
         """A place among the calls that one worker may have at once; to be used as a context manager.

@@ -3,6 +3,7 @@
 Three facts, kept apart: `start` returns only a ready worker, `wait_ended` tells when it is no more.
 """
 
+import secrets
 import signal
 import time
 from collections import Counter
@@ -24,9 +25,10 @@ from mcphost.protocol.methods import LISTS
 from mcphost.protocol.upstream import ServerFacts, Upstream
 from mcphost.telemetry.logs import logger, printable
 from mcphost.telemetry.metrics import Metrics
-from mcphost.workers.connection import Build, Connection, InFlight, OnProgress
+from mcphost.workers.connection import Build, Connection, InFlight
 from mcphost.workers.dialing import Dialer
 from mcphost.workers.egress import EgressProxy
+from mcphost.workers.hearing import Hearer, OnNotified
 from mcphost.workers.process import Ended, Launcher, Process
 from mcphost.workers.settings import ServerSettings
 from sandbox import Egress, KillReason, SandboxError
@@ -38,6 +40,8 @@ MAX_LIST_PAGES: Final = 100  # a server that pages for ever must not hold a star
 STDERR_LOGGED: Final = Rate(per_second=20.0, burst=100)  # pieces per second that reach our log
 
 DENIALS_LOGGED: Final = Rate(per_second=1 / 60, burst=1)  # lines of one worker; the metric counts every call
+
+INSTANCE_BYTES: Final = 9  # unlike every other process of this and of earlier runtimes; not secret
 
 LAST_WORDS_SECONDS: Final = 1.0  # from a worker's closed pipe to the status of its process
 
@@ -57,6 +61,7 @@ class Worker:
 
     def __init__(self, identity: Identity, settings: ServerSettings, metrics: Metrics) -> None:
         self.identity = identity
+        self.instance = secrets.token_urlsafe(INSTANCE_BYTES)
         self._settings = settings
         self._metrics = metrics
         self._settled = anyio.Event()  # the handshake came to an end, good or bad
@@ -71,6 +76,7 @@ class Worker:
         self._connection: Connection
         self.facts: ServerFacts
         self.tools: frozenset[str] = frozenset()
+        self.on_notified: OnNotified | None = None
 
     def __repr__(self) -> str:
         return f"<Worker {self.identity.server}/{self.identity.tenant} {self._lost_why or 'ready'}>"
@@ -183,11 +189,9 @@ class Worker:
         """Whether a call may be sent."""
         return not self._lost.is_set()
 
-    async def request(
-        self, method: str, build: Build, on_progress: OnProgress | None = None
-    ) -> jsonrpc.Message:
+    async def request(self, method: str, build: Build, hearer: Hearer | None = None) -> jsonrpc.Message:
         """Send a request; see `Connection.request`."""
-        return await self._connection.request(method, build, on_progress)
+        return await self._connection.request(method, build, hearer)
 
     async def list_all(self, method: str) -> list[jsonrpc.Fields]:
         """Every item of a list, all pages.
