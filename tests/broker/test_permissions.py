@@ -26,7 +26,7 @@ async def names(client, method: str, member: str, key: str) -> set[str]:
 async def test_a_list_shows_exactly_what_may_be_called(client_era: str) -> None:
     async with serving(make_policy(SERVERS, TENANTS)) as served:
         client = await served.client(client_era, "fix")
-        assert await names(client, "tools/list", "tools", "name") == {"echo"}
+        assert await names(client, "tools/list", "tools", "name") == {"echo", "greet"}
         assert await names(client, "prompts/list", "prompts", "name") == {"greet"}
         shown = await names(client, "resources/list", "resources", "uri")
         assert shown == {f"fixture://text/{number}" for number in range(1, 6)}
@@ -57,7 +57,7 @@ async def test_the_same_holds_where_many_servers_are_one(client_era: str) -> Non
     async with serving(make_policy(SERVERS, TENANTS)) as served:
         client = await served.client(client_era)
         tools = await names(client, "tools/list", "tools", "name")
-        assert {name for name in tools if name.startswith("fix__")} == {"fix__echo"}
+        assert {name for name in tools if name.startswith("fix__")} == {"fix__echo", "fix__greet"}
         assert "open__whoami" in tools
         assert not any(name.startswith("closed__") for name in tools)
         shown = await names(client, "resources/list", "resources", "uri")

@@ -70,6 +70,8 @@ class Product:
         for name in ("state", "tmp", "server"):
             (folder / name).mkdir(exist_ok=True)
         shutil.copy(FIXTURE, folder / "server")
+        parts = FIXTURE.with_name("fixture_parts")
+        shutil.copytree(parts, folder / "server" / parts.name, dirs_exist_ok=True)
         policy = folder / "policy.json"
         policy.write_text(json.dumps(policy_for(folder, port, admin, user=user)))
         command = [sys.executable, "-m", "mcphost", "run", str(policy)]
