@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -283,6 +284,9 @@ def python_server(readable_folder: Callable[[str], Path]) -> Callable[..., dict]
     def describe(script: str, *options: str, **more: object) -> dict:
         copy = readable_folder(script.partition(".")[0]) / script
         copy.write_bytes((SERVERS / script).read_bytes())
+        parts = SERVERS / f"{Path(script).stem}_parts"
+        if parts.is_dir():
+            shutil.copytree(parts, copy.parent / parts.name)
         return {"command": str(PYTHON), "args": [str(copy), *options], "restart": PATIENT} | more
 
     return describe
