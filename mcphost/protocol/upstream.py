@@ -1,148 +1,158 @@
 """Our side of MCP towards one worker, as a machine: lines in, events and lines out.
 
-A worker process has one era, whatever its clients speak. It is found without a timeout by sending
-`server/discover` and `initialize` back to back: a discover answer that names the modern revision means
-modern, an initialize answer means legacy. A server that knows both eras takes the first message and refuses
-the other, so either verdict stands once given. (The specification advises to probe alone first; a server
-that stays silent before `initialize` would then cost a timeout at each start, and under load a slow modern
-server would be taken for a legacy one.) The policy can pin the era, and then one message is sent.
+It begins with the handshake of `handshake`; nothing but the probe is sent before the era is known, for some legacy
+servers answer anything. From then on one machine speaks both eras:
 
-Nothing but the probe is sent before the era is known: some legacy servers answer anything.
+- answers and progress name our request, and come back with what the caller keeps of it;
+- questions of a legacy server and log messages name none; `attribution` says whose they are. What belongs to nobody, or
+  could belong to two, is refused or dropped, and told as such;
+- all other notifications come out as they are. On a modern worker they carry the id of a `subscriptions/listen` of
+  ours, and one that is under way: anything else is an offence.
+
+The machine knows no time: a request that never ends is a request like any other.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar, assert_never
+from typing import Final, Generic, TypeVar, assert_never
 
 from msgspec import Raw
 
-from mcphost.protocol import jsonrpc, versions
-from mcphost.protocol.envelope import META_CAPABILITIES, META_CLIENT, META_SERVER, META_VERSION
-from mcphost.protocol.jsonrpc import EMPTY_OBJECT, Fields, Message
+from mcphost.protocol import jsonrpc
+from mcphost.protocol.asking import ASKS, NOTHING, Declared
+from mcphost.protocol.attribution import DEAF, Attribution, Hears
+from mcphost.protocol.events import (
+    Answered,
+    Asked,
+    Dropped,
+    Event,
+    Logged,
+    Notified,
+    Offence,
+    Pinged,
+    Progressed,
+    Refused,
+    ServerFacts,
+    Withdrawn,
+)
+from mcphost.protocol.handshake import EraChoice, Handshake
+from mcphost.protocol.jsonrpc import EMPTY_OBJECT, ErrorObject, Fields, Message
 from mcphost.protocol.pending import Pending
-from mcphost.protocol.versions import Era
+from mcphost.protocol.questions import Questions
 
 T = TypeVar("T")
 
-MAX_ID_DIGITS = 18  # ours are small integers; a longer one is not worth converting
+MAX_ID_DIGITS: Final = 18  # ours are small integers; a longer one is not worth converting
 
-EraChoice = Literal["auto", "legacy", "modern"]
+META_SUBSCRIPTION: Final = "io.modelcontextprotocol/subscriptionId"
 
-
-@dataclass(frozen=True, slots=True)
-class ServerFacts:
-    """What a server said of itself when it was opened."""
-
-    era: Era
-    version: str
-    capabilities: Fields = field(default_factory=dict)
-    info: Raw = field(default_factory=lambda: EMPTY_OBJECT)
-    instructions: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """The server can take requests."""
-
-    facts: ServerFacts
-
-
-@dataclass(frozen=True, slots=True)
-class OpenFailed:
-    """The server answered the handshake with errors only."""
-
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Answered(Generic[T]):
-    """A request of ours was answered."""
-
-    entry: T
-    message: Message
-
-
-@dataclass(frozen=True, slots=True)
-class Progressed(Generic[T]):
-    """A request of ours made progress; `params` as the server sent them."""
-
-    entry: T
-    params: Fields
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The server asked the client something; `reply` is the line that answers it."""
-
-    method: str
-    reply: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Notified:
-    """A notification that belongs to no request in flight."""
-
-    method: str
-
-
-@dataclass(frozen=True, slots=True)
-class Offence:
-    """The server sent what it must not; the line was passed over."""
-
-    what: Literal["not-json-rpc", "unknown-id", "unknown-token"]
-
-
-Event = Opened | OpenFailed | Answered[T] | Progressed[T] | Asked | Notified | Offence
+# What a worker is told whose question cannot be put to anybody. Ours are positive, as everywhere (see `errors`).
+_UNKNOWN: Final = ErrorObject(-32601, "this client offers no such method")
+_UNOWNED: Final = ErrorObject(409, "no request under way can be said to have asked this")
+_TOO_MANY: Final = ErrorObject(429, "too many or too large requests to the client are unanswered")
+_OVER: Final = ErrorObject(410, "the request that asked this is over")
 
 
 class Upstream(Generic[T]):
     """The protocol state of one connection to a worker. T is whatever the caller keeps per request."""
 
-    def __init__(self, *, era: EraChoice, client_info: Raw) -> None:
-        self._choice = era
-        self._client_info = client_info
+    def __init__(
+        self,
+        *,
+        era: EraChoice,
+        client_info: Raw,
+        declared: Declared = NOTHING,
+        logs: bool = False,
+        one_client: bool = False,
+    ) -> None:
+        """`declared` is what a legacy server is told that it may ask; `logs` whether it is to log everything.
+
+        `one_client` says that all requests come from one client (see `attribution`).
+        """
         self._pending: Pending[T] = Pending()
-        self._probes: dict[int, Era] = {}
-        self._refusals: list[str] = []
-        self.facts: ServerFacts | None = None
+        self._handshake = Handshake(era, client_info, declared, self._pending.reserve)
+        self._may_ask = declared != NOTHING
+        self._logs = logs
+        self._own: set[int] = set()  # requests whose answer nobody waits for
+        self._listens: set[int] = set()
+        self._attribution = Attribution(one_client=one_client)
+        self._questions = Questions()
 
     def __repr__(self) -> str:
         state = "opening" if self.facts is None else self.facts.era
-        return f"<Upstream {state}, {len(self._pending)} in flight>"
+        return f"<Upstream {state}, {len(self._pending)} in flight, {len(self._questions)} questions>"
 
     def __len__(self) -> int:
         """Requests in flight."""
         return len(self._pending)
 
+    @property
+    def facts(self) -> ServerFacts | None:
+        """What the server said of itself; None until it is open."""
+        return self._handshake.facts
+
+    @property
+    def open_questions(self) -> int:
+        """Questions of the server that wait for an answer."""
+        return len(self._questions)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether the server may still say something of a request that was cancelled."""
+        return self._attribution.unsettled
+
+    def settle(self) -> None:
+        """Take it that the server says no more of what was cancelled. For those who can bear to be wrong."""
+        self._attribution.settle()
+
     def open(self) -> bytes:
         """The lines that begin the connection."""
-        lines = []
-        if self._choice != "legacy":
-            lines.append(self._probe("modern", "server/discover", {"_meta": jsonrpc.raw(self._own_meta())}))
-        if self._choice != "modern":
-            params = {
-                "protocolVersion": jsonrpc.raw(versions.LATEST_LEGACY),
-                "capabilities": EMPTY_OBJECT,
-                "clientInfo": self._client_info,
-            }
-            lines.append(self._probe("legacy", "initialize", params))
-        return b"".join(lines)
+        return self._handshake.open()
+
+    def confirm(self) -> bytes:
+        """The lines that end a legacy handshake; to be sent once after `Opened`, empty for a modern worker.
+
+        A legacy server has one log level for all (2025-11-25, server/utilities/logging): where logs are wanted, it is
+        set to the lowest, and what each request wants of it is for its hearer to choose.
+        """
+        if self.facts is None or self.facts.era == "modern":
+            return b""
+        lines = jsonrpc.encode_notification("notifications/initialized", None)
+        if self._logs and "logging" in self.facts.capabilities:
+            identifier = self._pending.reserve()
+            self._own.add(identifier)
+            lines += jsonrpc.encode_request(identifier, "logging/setLevel", {"level": Raw(b'"debug"')})
+        return lines
 
     def reserve(self) -> int:
-        """A fresh id; it also serves as the progress token of the request that carries it."""
+        """A fresh id; it also serves as the progress token of the request that carries it, and as its subscription id."""
         return self._pending.reserve()
 
-    def request(self, identifier: int, method: str, params: Fields, entry: T) -> bytes:
+    def request(self, identifier: int, method: str, params: Fields, entry: T, hears: Hears = DEAF) -> bytes:
         """The line of a request under a reserved id; its answer comes back with `entry`."""
         self._pending.add(identifier, entry)
+        self._attribution.sent(identifier, hears)
+        if method == "subscriptions/listen":
+            self._listens.add(identifier)
         return jsonrpc.encode_request(identifier, method, params)
 
-    def cancel(self, identifier: int, reason: str) -> bytes:
-        """The line that cancels a request; empty if it was answered meanwhile."""
+    def cancel(self, identifier: int, reason: str) -> tuple[bytes, tuple[bytes, ...]]:
+        """The lines that cancel a request, and the keys of its questions, which are refused with it.
+
+        Nothing if it was answered meanwhile. The refusals come after the cancellation, so that a server which reads in
+        order knows why.
+        """
         if self._pending.abandon(identifier) is None:
-            return b""
+            return b"", ()
+        self._listens.discard(identifier)
+        self._attribution.cancelled(identifier)
         params = {"requestId": jsonrpc.raw(identifier), "reason": jsonrpc.raw(reason)}
-        return jsonrpc.encode_notification("notifications/cancelled", params)
+        over, refusals = self._end_questions(identifier)
+        return jsonrpc.encode_notification("notifications/cancelled", params) + refusals, over
+
+    def answer(self, key: bytes, reply: Raw | ErrorObject) -> bytes:
+        """The line that answers or refuses a question; empty if no answer is awaited any more."""
+        if not self._questions.close(key):
+            return b""
+        return _refusal(key, reply) if isinstance(reply, ErrorObject) else _reply(key, reply)
 
     def receive(self, line: bytes) -> Event[T] | None:
         """Read one line. None where nothing follows from it."""
@@ -160,70 +170,99 @@ class Upstream(Generic[T]):
             case _:  # pragma: no cover - mypy proves that no kind is left
                 assert_never(message.kind)
 
-    def confirm(self) -> bytes:
-        """The line that ends a legacy handshake; to be sent once after `Opened`, empty for a modern worker."""
-        if self.facts is not None and self.facts.era == "legacy":
-            return jsonrpc.encode_notification("notifications/initialized", None)
-        return b""
-
     def drain(self) -> list[T]:
         """The entries of all requests in flight, for a connection that is gone."""
+        self._questions.clear()
         return self._pending.drain()
-
-    def _own_meta(self) -> dict[str, object]:
-        return {
-            META_VERSION: versions.MODERN,
-            META_CLIENT: self._client_info,
-            META_CAPABILITIES: EMPTY_OBJECT,
-        }
-
-    def _probe(self, era: Era, method: str, params: Fields) -> bytes:
-        identifier = self._pending.reserve()
-        self._probes[identifier] = era
-        return jsonrpc.encode_request(identifier, method, params)
 
     def _answered(self, message: Message) -> Event[T] | None:
         identifier = _own_id(message.id)
-        if identifier in self._probes:
-            return self._probed(self._probes.pop(identifier), message)
+        if self._handshake.sent(identifier):
+            return self._handshake.answered(identifier, message)
         entry = self._pending.take(identifier)
         if entry is not None:
-            return Answered(entry, message)
-        return None if self._pending.was_abandoned(identifier) else Offence("unknown-id")
-
-    def _probed(self, era: Era, message: Message) -> Event[T] | None:
-        if self.facts is not None:
+            self._listens.discard(identifier)
+            self._attribution.answered(identifier)
+            return Answered(entry, message, *self._end_questions(identifier))
+        if identifier in self._own:
+            self._own.discard(identifier)
             return None
-        facts = None
-        if message.kind == "result":
-            facts = _modern_facts(message.body) if era == "modern" else _legacy_facts(message.body)
-        if facts is not None:
-            self.facts = facts
-            return Opened(facts)
-        method = "server/discover" if era == "modern" else "initialize"
-        self._refusals.append(f"{method}: {_complaint(message)}")
-        return None if self._probes else OpenFailed("; ".join(self._refusals))
+        if self._pending.was_abandoned(identifier):
+            self._attribution.answered(identifier)
+            return None
+        return Offence("unknown-id")
 
-    def _asked(self, message: Message) -> Asked:
-        # We declare no client capability, so a conforming server asks nothing but `ping`.
+    def _asked(self, message: Message) -> Event[T]:
         if message.method == "ping":
-            return Asked("ping", jsonrpc.encode_answer(message.id, EMPTY_OBJECT) + b"\n")
-        error = jsonrpc.ErrorObject(-32601, "this client offers no such method")
-        return Asked(message.method, jsonrpc.encode_error(message.id, error) + b"\n")
+            return Pinged(_reply(message.id, EMPTY_OBJECT))
+        if message.id in self._questions:
+            return Offence("repeated-id")  # a reply to it would be taken for one to the first
+        if message.method not in ASKS:
+            return Refused("unknown-request", message.method, _refusal(message.id, _UNKNOWN))
+        # A modern server asks by its results and has no requests of its own (2026-07-28, basic/patterns/mrtr).
+        legacy = self.facts is not None and self.facts.era == "legacy"
+        owner = self._attribution.of_question() if legacy else None
+        entry = self._pending.get(owner) if owner is not None else None
+        if owner is None or entry is None:
+            error = _UNOWNED if self._may_ask else _UNKNOWN
+            return Refused("unowned-request", message.method, _refusal(message.id, error))
+        if not self._questions.open(message.id, owner, len(bytes(message.body))):
+            return Refused("too-many-requests", message.method, _refusal(message.id, _TOO_MANY))
+        return Asked(entry, message.id, message.method, message.body)
+
+    def _end_questions(self, identifier: int) -> tuple[tuple[bytes, ...], bytes]:
+        """The keys of a request's open questions, which are closed with this, and the lines that refuse them."""
+        keys = self._questions.close_all(identifier)
+        return keys, b"".join(_refusal(key, _OVER) for key in keys)
 
     def _notified(self, message: Message) -> Event[T]:
-        if message.method != "notifications/progress":
-            return Notified(message.method)
         try:
             params = jsonrpc.fields(message.body)
+            match message.method:
+                case "notifications/progress":
+                    return self._progressed(params)
+                case "notifications/message":
+                    return self._logged(params)
+                case "notifications/cancelled":
+                    return self._withdrawn(params)
+                case _:
+                    return self._other(message.method, params)
         except jsonrpc.Malformed:
             return Offence("not-json-rpc")
+
+    def _progressed(self, params: Fields) -> Event[T]:
         token = _own_id(bytes(params.get("progressToken", b"")))
         entry = self._pending.get(token)
         if entry is not None:
             return Progressed(entry, params)
         # A server that reports progress before it has read our cancellation does nothing wrong.
-        return Notified(message.method) if self._pending.is_abandoned(token) else Offence("unknown-token")
+        late = self._pending.is_abandoned(token)
+        return Dropped("late-notification") if late else Offence("unknown-token")
+
+    def _logged(self, params: Fields) -> Event[T]:
+        owner = None if self.facts is None else self._attribution.of_log(self.facts.era, len(self._pending))
+        entry = self._pending.get(owner) if owner is not None else None
+        return Dropped("unowned-log") if entry is None else Logged(entry, params)
+
+    def _withdrawn(self, params: Fields) -> Event[T]:
+        key = bytes(params.get("requestId", b""))
+        # One that was answered meanwhile was withdrawn in vain, and no offence.
+        return Withdrawn(key) if self._questions.close(key) else Dropped("late-notification")
+
+    def _other(self, method: str, params: Fields) -> Event[T]:
+        """Raises `Malformed` for a `_meta` that is none."""
+        meta = jsonrpc.fields(params["_meta"], "_meta") if "_meta" in params else {}
+        tag = meta.pop(META_SUBSCRIPTION, None)
+        if tag is None:
+            return Notified(method, params)
+        subscription = _own_id(bytes(tag))
+        if subscription not in self._listens:
+            late = self._pending.is_abandoned(subscription)
+            return Dropped("late-notification") if late else Offence("unknown-subscription")
+        params["_meta"] = jsonrpc.raw(meta)
+        if not meta:
+            del params["_meta"]
+        return Notified(method, params, subscription)
 
 
 def _own_id(data: bytes) -> int:
@@ -231,42 +270,9 @@ def _own_id(data: bytes) -> int:
     return int(data) if data.isdigit() and len(data) <= MAX_ID_DIGITS else -1
 
 
-def _modern_facts(result: Raw) -> ServerFacts | None:
-    """A good discover answer names the modern revision; an answer alone is no evidence."""
-    return _facts(result, "modern", _supports_modern)
+def _reply(key: bytes, result: Raw) -> bytes:
+    return jsonrpc.one_line(jsonrpc.encode_answer(key, result)) + b"\n"
 
 
-def _legacy_facts(result: Raw) -> ServerFacts | None:
-    return _facts(result, "legacy", lambda members: jsonrpc.text(members.get("protocolVersion")))
-
-
-def _facts(result: Raw, era: Era, version_of: Callable[[Fields], str | None]) -> ServerFacts | None:
-    try:
-        members = jsonrpc.fields(result)
-        version = version_of(members)
-        if version is None:
-            return None
-        capabilities = jsonrpc.fields(members.get("capabilities", EMPTY_OBJECT))
-        info = members.get("serverInfo")
-        if era == "modern":
-            info = jsonrpc.fields(members.get("_meta", EMPTY_OBJECT)).get(META_SERVER)
-    except jsonrpc.Malformed:
-        return None
-    return ServerFacts(era, version, capabilities, _object(info), jsonrpc.text(members.get("instructions")))
-
-
-def _object(raw: Raw | None) -> Raw:
-    """What a server says of itself is passed on, so it has to be an object; anything else counts as nothing."""
-    return raw if raw is not None and bytes(raw).startswith(b"{") else EMPTY_OBJECT
-
-
-def _supports_modern(members: Fields) -> str | None:
-    names = jsonrpc.strings(members.get("supportedVersions"))
-    return versions.MODERN if versions.MODERN in names else None
-
-
-def _complaint(message: Message) -> str:
-    if message.kind == "result":
-        return "answered without a revision that is spoken here"
-    error = jsonrpc.error_object(message.body)
-    return f"error {error.code} {error.message[:200]!r}"
+def _refusal(key: bytes, error: ErrorObject) -> bytes:
+    return jsonrpc.one_line(jsonrpc.encode_error(key, error)) + b"\n"

@@ -10,26 +10,30 @@ import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
+
+from msgspec import Raw
 
 from mcphost.decisions.ratelimit import Rate, RateLimiter
 from mcphost.errors import Overloaded, WorkerDied
-from mcphost.protocol import upstream
+from mcphost.protocol import events
+from mcphost.protocol.attribution import DEAF, Hears
 from mcphost.protocol.framing import LineReader, LineTooLong
-from mcphost.protocol.jsonrpc import Fields, Message
+from mcphost.protocol.jsonrpc import ErrorObject, Fields, Message
 from mcphost.protocol.upstream import Upstream
-from mcphost.workers.hearing import Hearer
+from mcphost.workers.hearing import Hearer, Question
 from mcphost.workers.process import Process
 
 # A worker that leaves so much unread on its stdin is not taking calls.
 MAX_UNSENT_BYTES: Final = 32 * 1024 * 1024
 
 # Offences (no JSON-RPC, answers nobody asked for) are forgiven at the pace of a server that prints to stdout
-# by mistake; messages that are merely useless to us (log lines, questions) at the pace of a busy one. Past
+# by mistake; messages that are merely useless to us (log lines nobody wants), and questions, at the pace of a busy one. Past
 # these it is a flood, which would cost other tenants the loop's time.
 OFFENCES: Final = Rate(per_second=10.0, burst=200)
 USELESS: Final = Rate(per_second=2000.0, burst=20_000)
-PROGRESS: Final = Rate(per_second=20_000.0, burst=200_000)  # that a call asked for
+HEARD: Final = Rate(per_second=20_000.0, burst=200_000)  # progress and log messages that a call asked for
 COUNTED_BYTES: Final = 4096  # a message counts once more for each such piece of it
 
 STDERR_LINES: Final = 50
@@ -48,6 +52,7 @@ class InFlight:
 
     answer: "asyncio.Future[Message]"
     hearer: Hearer | None
+    wants_progress: bool
 
 
 class Connection:
@@ -58,7 +63,7 @@ class Connection:
         machine: Upstream[InFlight],
         *,
         message_bytes: int,
-        on_event: Callable[[upstream.Event[InFlight]], None],
+        on_event: Callable[[events.Event[InFlight]], None],
         on_stderr: Callable[[bytes], None],
         on_lost: Callable[[str], None],
     ) -> None:
@@ -71,7 +76,8 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._offences = RateLimiter(OFFENCES)
         self._useless = RateLimiter(USELESS)
-        self._progress = RateLimiter(PROGRESS)
+        self._heard = RateLimiter(HEARD)
+        self._questions: dict[bytes, Question] = {}  # those that the machine holds open, by its keys
         self._unsent: list[bytes] = []
         self._writer: asyncio.WriteTransport | None = None
         self._readers: list[asyncio.ReadTransport] = []
@@ -85,6 +91,15 @@ class Connection:
     def in_flight(self) -> int:
         """Calls on the wire."""
         return len(self._machine)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether the server may still say something of a call that was cancelled."""
+        return self._machine.unsettled
+
+    def settle(self) -> None:
+        """Take it that the server says no more of what was cancelled."""
+        self._machine.settle()
 
     async def open(self, process: Process) -> None:
         """Take over a process's pipes and send the handshake."""
@@ -118,12 +133,15 @@ class Connection:
         if self._writer.get_write_buffer_size() > MAX_UNSENT_BYTES:
             raise Overloaded("the server does not read its requests", retry_after=1.0)
         identifier = self._machine.reserve()
-        entry = InFlight(self._loop.create_future(), hearer)
-        self._send(self._machine.request(identifier, method, build(identifier), entry))
+        entry = InFlight(self._loop.create_future(), hearer, hearer is not None and hearer.wants_progress)
+        hears = DEAF if hearer is None else Hears(hearer.wants_logs, hearer.can_be_asked)
+        self._send(self._machine.request(identifier, method, build(identifier), entry, hears))
         try:
             return await entry.answer
         except asyncio.CancelledError:
-            self._send(self._machine.cancel(identifier, "the client cancelled or the deadline passed"))
+            lines, over = self._machine.cancel(identifier, "the client cancelled or the deadline passed")
+            self._send(lines)
+            self._withdraw(over)
             raise
 
     def close_stdin(self) -> None:
@@ -150,6 +168,7 @@ class Connection:
         for entry in self._machine.drain():
             if not entry.answer.done():
                 entry.answer.set_exception(WorkerDied(f"{why} while the call was in flight"))
+        self._withdraw(tuple(self._questions))
         self._on_lost(why)
 
     def _send(self, lines: bytes) -> None:
@@ -188,27 +207,59 @@ class Connection:
         match event:
             case None:
                 return
-            case upstream.Answered(entry, message):
-                if not entry.answer.done():
-                    entry.answer.set_result(message)
+            case events.Answered():
+                self._answered(event)
                 return
-            case upstream.Progressed(entry, params) if (
-                entry.hearer is not None and entry.hearer.wants_progress
-            ):
-                self._charge(self._progress, cost, "progress")
+            case events.Progressed(entry, params) if entry.wants_progress and entry.hearer is not None:
+                self._charge(self._heard, cost, "progress")
                 entry.hearer.progressed(params)
                 return
-            case upstream.Opened():
+            case events.Logged(entry, params) if entry.hearer is not None:
+                self._charge(self._heard, cost, "log messages")
+                entry.hearer.logged(params)
+                return
+            case events.Offence():
+                self._charge(self._offences, cost, "messages that are no MCP")
+            case events.Asked():
+                self._charge(self._useless, cost, "requests of its own")
+            case _:
+                self._charge(self._useless, cost, "messages that no call asked for")
+        if self._lost is None:
+            self._follow(event)
+        self._on_event(event)
+
+    def _follow(self, event: events.Event[InFlight]) -> None:
+        """What we owe the worker after an event that is neither an answer nor something to hear."""
+        match event:
+            case events.Opened():
                 self._send(self._machine.confirm())
-            case upstream.Asked(_, reply):
-                self._reply(reply)
+            case events.Reprobed(line):
+                self._send(line)
+            case events.Refused(_, _, line) | events.Pinged(line):
+                self._reply(line)
+            case events.Asked(entry, key, method, params) if entry.hearer is not None:
+                self._questions[key] = Question(method, params, partial(self._answer, key))
+                entry.hearer.asked(self._questions[key])
+            case events.Withdrawn(key):
+                self._withdraw((key,))
             case _:
                 pass
-        if isinstance(event, upstream.Offence):
-            self._charge(self._offences, cost, "messages that are no MCP")
-        else:
-            self._charge(self._useless, cost, "messages that no call asked for")
-        self._on_event(event)
+
+    def _answered(self, event: events.Answered[InFlight]) -> None:
+        answer = event.entry.answer
+        if not answer.done():
+            answer.set_result(event.message)
+        self._send(event.line)
+        self._withdraw(event.over)
+
+    def _answer(self, key: bytes, reply: Raw | ErrorObject) -> None:
+        """Pass on what a question was answered with."""
+        del self._questions[key]
+        self._reply(self._machine.answer(key, reply))
+
+    def _withdraw(self, keys: tuple[bytes, ...]) -> None:
+        for key in keys:
+            self._questions.pop(key).withdraw()
 
     def _charge(self, limiter: RateLimiter, cost: int, what: str) -> None:
         if limiter.wait_for(self._loop.time(), cost=cost):

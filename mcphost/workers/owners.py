@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+from msgspec import Raw
+
 from mcphost.protocol.asking import NOTHING, Declared
+from mcphost.protocol.handshake import EraChoice
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +34,18 @@ class Need:
     declared: Declared = NOTHING
     logs: bool = False
     instance: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a process is spoken to from the beginning, which no later call can change.
+
+    `declared` is what a legacy server is told it may ask, `logs` whether it is to log everything. `one_client` says
+    that all its calls come from one client; `era` pins the era where it is known, else the settings choose.
+    """
+
+    client_info: Raw
+    declared: Declared = NOTHING
+    logs: bool = False
+    one_client: bool = False
+    era: EraChoice | None = None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mcphost.decisions.restart import RestartPolicy
-from mcphost.protocol.upstream import EraChoice
+from mcphost.protocol.handshake import EraChoice
 from sandbox import Egress, SandboxSpec
 
 SHARED = ""  # the tenant of a worker that serves all tenants

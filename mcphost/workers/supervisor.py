@@ -19,7 +19,7 @@ from mcphost.errors import McpHostError, Overloaded, WorkerFailed, WorkerGone, W
 from mcphost.telemetry.logs import logger
 from mcphost.telemetry.metrics import Metrics
 from mcphost.workers.lifetime import background_tasks
-from mcphost.workers.owners import Need
+from mcphost.workers.owners import Need, Terms
 from mcphost.workers.process import Launcher
 from mcphost.workers.settings import ServerSettings
 from mcphost.workers.spares import SpareLane, Spares
@@ -166,7 +166,7 @@ class WorkerSet:
                     self.identity,
                     self.settings,
                     self._around.launcher,
-                    client_info=self._around.client_info,
+                    terms=Terms(self._around.client_info),
                     metrics=self._around.metrics,
                     prepared=spare,
                 )

@@ -15,20 +15,21 @@ from typing import Final
 
 import anyio
 import anyio.to_thread
-from msgspec import Raw
 
 from mcphost.decisions.ratelimit import Rate, RateLimiter
 from mcphost.errors import McpHostError, StartFailed, UpstreamProtocolError, WorkerDied
-from mcphost.protocol import bridge, catalog, jsonrpc, upstream
+from mcphost.protocol import bridge, catalog, events, jsonrpc
 from mcphost.protocol.bridge import Eras
+from mcphost.protocol.events import ServerFacts
 from mcphost.protocol.methods import LISTS
-from mcphost.protocol.upstream import ServerFacts, Upstream
+from mcphost.protocol.upstream import Upstream
 from mcphost.telemetry.logs import logger, printable
 from mcphost.telemetry.metrics import Metrics
 from mcphost.workers.connection import Build, Connection, InFlight
 from mcphost.workers.dialing import Dialer
 from mcphost.workers.egress import EgressProxy
 from mcphost.workers.hearing import Hearer, OnNotified
+from mcphost.workers.owners import Terms
 from mcphost.workers.process import Ended, Launcher, Process
 from mcphost.workers.settings import ServerSettings
 from sandbox import Egress, KillReason, SandboxError
@@ -74,6 +75,7 @@ class Worker:
         self._denied: Counter[str] = Counter()  # since the last line about it; names of system calls only
         self._process: Process
         self._connection: Connection
+        self.terms: Terms
         self.facts: ServerFacts
         self.tools: frozenset[str] = frozenset()
         self.on_notified: OnNotified | None = None
@@ -88,7 +90,7 @@ class Worker:
         settings: ServerSettings,
         launcher: Launcher,
         *,
-        client_info: Raw,
+        terms: Terms,
         metrics: Metrics,
         prepared: "Worker | None" = None,
     ) -> "Worker":
@@ -100,10 +102,10 @@ class Worker:
             StartFailed: with the reason.
         """
         worker = cls(identity, settings, metrics) if prepared is None else prepared
-        await worker.get_ready(launcher if prepared is None else None, client_info)
+        await worker.get_ready(launcher if prepared is None else None, terms)
         return worker
 
-    async def get_ready(self, launcher: Launcher | None, client_info: Raw) -> None:
+    async def get_ready(self, launcher: Launcher | None, terms: Terms) -> None:
         """What `start` does; without a launcher the process is there already.
 
         Raises:
@@ -113,7 +115,7 @@ class Worker:
             with anyio.fail_after(self._settings.timeouts.start) as deadline:
                 if launcher is not None:
                     await self._spawn(launcher)
-                await self._connect(client_info)
+                await self._connect(terms)
                 try:
                     await self._shake_hands()
                     await self._check()
@@ -183,6 +185,15 @@ class Worker:
     def in_flight(self) -> int:
         """Calls on the wire."""
         return self._connection.in_flight
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether the server may still say something of a call that was cancelled."""
+        return self._connection.unsettled
+
+    def settle(self) -> None:
+        """Take it that the server says no more of what was cancelled."""
+        self._connection.settle()
 
     @property
     def usable(self) -> bool:
@@ -279,9 +290,15 @@ class Worker:
                 f"egress of {self.identity}",
             )
 
-    async def _connect(self, client_info: Raw) -> None:
-        self._client_info = client_info
-        machine: Upstream[InFlight] = Upstream(era=self._settings.era, client_info=client_info)
+    async def _connect(self, terms: Terms) -> None:
+        self.terms = terms
+        machine: Upstream[InFlight] = Upstream(
+            era=terms.era or self._settings.era,
+            client_info=terms.client_info,
+            declared=terms.declared,
+            logs=terms.logs,
+            one_client=terms.one_client,
+        )
         self._connection = Connection(
             machine,
             message_bytes=self._settings.message_bytes,
@@ -340,7 +357,7 @@ class Worker:
 
     def _own_params(self, params: jsonrpc.Fields) -> Build:
         eras = Eras("legacy", self.facts.era)
-        return lambda _: bridge.to_worker(params, {}, eras, token=None, client_info=self._client_info)
+        return lambda _: bridge.to_worker(params, {}, eras, token=None, client_info=self.terms.client_info)
 
     def _told(self, what: str) -> str:
         connection: Connection | None = getattr(self, "_connection", None)
@@ -349,22 +366,26 @@ class Worker:
             return what
         return f"{what}; the end of its stderr: {printable(' | '.join(list(tail)[-5:]))}"
 
-    def _on_event(self, event: upstream.Event[InFlight]) -> None:
+    def _on_event(self, event: events.Event[InFlight]) -> None:
         match event:
-            case upstream.Opened(facts):
+            case events.Opened(facts):
                 self.facts = facts
                 self._settled.set()
-            case upstream.OpenFailed(message):
+            case events.OpenFailed(message):
                 self._refusal = message
                 self._settled.set()
-            case upstream.Offence(what):
-                self._metrics.oddity(self.identity.server, self.identity.tenant, what)
-            case upstream.Asked():
-                self._metrics.oddity(self.identity.server, self.identity.tenant, "server-request")
-            case upstream.Notified():
-                self._metrics.oddity(self.identity.server, self.identity.tenant, "notification")
+            case events.Notified(method, params, subscription):
+                if self.on_notified is None:
+                    self._odd("notification")
+                else:
+                    self.on_notified(method, params, subscription)
+            case events.Offence(what) | events.Dropped(what) | events.Refused(what):
+                self._odd(what)
             case _:
                 pass
+
+    def _odd(self, what: str) -> None:
+        self._metrics.oddity(self.identity.server, self.identity.tenant, what)
 
     def _on_stderr(self, data: bytes) -> None:
         # Debug only: what a server prints is its own, and may hold what its tenant would not want in our log.
