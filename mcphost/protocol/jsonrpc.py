@@ -3,7 +3,7 @@
 Three properties of the decoder matter for safety, each held by a test:
 
 - a raw value keeps the line breaks that stood between its tokens, and a line break ends a message on stdio,
-  so `encode_*` removes them (inside strings they are refused by the decoder already);
+  so `one_line` removes them (inside strings they are refused by the decoder already);
 - a raw value may hold bytes that are no UTF-8, so `decode` checks the whole message first;
 - of duplicate keys the last one counts, so whatever is judged is what is written out again.
 """
@@ -20,6 +20,12 @@ from mcphost.errors import INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR, WireErr
 Fields = dict[str, Raw]
 
 EMPTY_OBJECT: Final = Raw(b"{}")
+# U+2028, U+2029 and U+0085 in UTF-8, each with its spelling in JSON.
+_LINE_ENDS: Final = (
+    (b"\xe2\x80\xa8", b"\\u2028"),
+    (b"\xe2\x80\xa9", b"\\u2029"),
+    (b"\xc2\x85", b"\\u0085"),
+)
 MAX_ID_BYTES: Final = 1024  # an id is echoed and kept; real ones are integers or UUIDs
 
 
@@ -213,7 +219,15 @@ def _line(members: dict[str, object], params: Mapping[str, Raw] | None) -> bytes
 
 
 def one_line(data: bytes) -> bytes:
-    """JSON without line breaks: on stdio one would end the message and begin another."""
+    """JSON without anything that a reader of lines may take for a line's end: there the next message would begin.
+
+    CR and LF stand between tokens only, and go. What Unicode calls line ends stands in strings only, where an escape
+    says the same: Node's `readline` and Python's `str.splitlines` cut there, though MCP means LF.
+    """
     if b"\n" in data or b"\r" in data:
-        return data.translate(None, b"\r\n")
+        data = data.translate(None, b"\r\n")
+    if data.isascii():
+        return data
+    for line_end, escape in _LINE_ENDS:
+        data = data.replace(line_end, escape)
     return data

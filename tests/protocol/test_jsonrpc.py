@@ -316,3 +316,13 @@ def test_results_are_carried_byte_for_byte(value: object) -> None:
     result = json.dumps(value).encode()
     read = jsonrpc.decode(jsonrpc.encode_answer(b"1", Raw(result)))
     assert (read.kind, bytes(read.body)) == ("result", result)
+
+
+@given(
+    st.recursive(st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+)
+def test_one_line_is_one_to_every_reader_of_lines_and_says_the_same(value: object) -> None:
+    spread = json.dumps(value, ensure_ascii=False, indent=1).replace("\n", "\r\n").encode()
+    line = jsonrpc.one_line(spread)
+    assert len(line.decode().splitlines()) == 1
+    assert json.loads(line) == value
