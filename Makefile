@@ -11,7 +11,9 @@ FUZZ_SECONDS ?= 60
 
 BIN := .venv/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
-PEERS_INSTALL = PIP_DISABLE_PIP_VERSION_CHECK=1 $(@D)/$*/bin/python -m pip --quiet install --require-hashes
+# Without a pip of their own, which takes longer to install than what is wanted; and nothing is resolved again.
+PEERS_INSTALL = PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --python $(@D)/$*/bin/python --quiet install \
+	--require-hashes --no-deps
 UV_VERSION := 0.13.9
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command "make lock"
@@ -31,7 +33,7 @@ run: install ## start the runtime with POLICY (policies/dev.yaml)
 
 dev: .venv/.dev .venv/.installed ## install what tests and checks need
 
-peers: .peers/.servers .peers/.langchain .peers/.node ## install the servers and clients of others that the tests use
+peers: .peers/.servers .peers/.sdk1 .peers/.node ## install the servers and clients of others that the tests use
 
 test: dev peers ## run the tests; T='-k word tests/x' chooses
 	$(BIN)/pytest $(T)
@@ -83,7 +85,7 @@ lock: .venv/.created .peers/.servers ## choose the newest versions that fit and 
 	$(COMPILE) --upgrade --extra uvloop --group dev -c requirements/runtime.txt -o requirements/dev.txt pyproject.toml
 	$(COMPILE) --upgrade -o requirements/build.txt requirements/build.in
 	$(COMPILE) --upgrade -o tests/peers/servers.txt tests/peers/servers.in
-	$(COMPILE) --upgrade -o tests/peers/langchain.txt tests/peers/langchain.in
+	$(COMPILE) --upgrade -o tests/peers/sdk1.txt tests/peers/sdk1.in
 	$(COMPILE) --upgrade -o tests/peers/fuzz.txt tests/peers/fuzz.in
 	rm -f tests/peers/package-lock.json
 	cd tests/peers && ../../.peers/servers/bin/npm install --package-lock-only --ignore-scripts --no-audit --no-fund
@@ -118,8 +120,8 @@ help: ## show this
 	@touch $@
 
 # Environments of their own, for they disagree about the version of the SDK.
-.peers/.servers .peers/.langchain .peers/.fuzz: .peers/.%: tests/peers/%.txt
-	$(PYTHON) -m venv --clear .peers/$*
+.peers/.servers .peers/.sdk1 .peers/.fuzz: .peers/.%: tests/peers/%.txt | .venv/.created
+	$(PYTHON) -m venv --clear --without-pip .peers/$*
 	$(PEERS_INSTALL) -r $<
 	@touch $@
 

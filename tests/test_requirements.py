@@ -14,7 +14,7 @@ LOCKS = [
     "requirements/dev.txt",
     "requirements/build.txt",
     "tests/peers/servers.txt",
-    "tests/peers/langchain.txt",
+    "tests/peers/sdk1.txt",
     "tests/peers/fuzz.txt",
 ]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

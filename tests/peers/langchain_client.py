@@ -1,26 +1,78 @@
-"""Lists and calls tools with langchain-mcp-adapters, which needs version 1 of the Python SDK.
+"""langchain-mcp-adapters: tools as LangChain has them, each call in a session of its own."""
 
-The task comes in the environment, what was seen goes to standard output; both are JSON.
-"""
+from contextlib import asynccontextmanager
 
-import asyncio
-import json
-import os
-
+import anyio
+from langchain_mcp_adapters.callbacks import Callbacks
 from langchain_mcp_adapters.client import MultiServerMCPClient
+from mcp.types import ElicitResult
+
+from steps import ANSWER, HEADERS, form, take
+
+logs: list[str] = []
+reported: list[float] = []
 
 
-def text_of(answer: str | list[dict]) -> str:
-    return answer if isinstance(answer, str) else "\n".join(block.get("text", "") for block in answer)
+async def log(params, _context):
+    logs.append(str(params.data))
 
 
-async def main() -> None:
-    task = json.loads(os.environ["TASK"])
-    headers = {"Authorization": f"Bearer {task['token']}"}
-    connection = {"transport": "streamable_http", "url": task["url"], "headers": headers}
-    tools = {tool.name: tool for tool in await MultiServerMCPClient({"mcphost": connection}).get_tools()}
-    texts = [text_of(await tools[call["name"]].ainvoke(call["arguments"])) for call in task["calls"]]
-    print(json.dumps({"version": None, "tools": list(tools), "texts": texts}))
+async def note(progress, _total, _message, _context):
+    reported.append(progress)
 
 
-asyncio.run(main())
+async def elicit(_mcp_context, _params, _context):
+    return ElicitResult(action="accept", content=form())
+
+
+def words(content) -> str:
+    return content if isinstance(content, str) else "\n".join(block.get("text", "") for block in content)
+
+
+@asynccontextmanager
+async def connect(url):
+    callbacks = Callbacks(on_logging_message=log, on_progress=note, on_elicitation=elicit if ANSWER else None)
+    connection = {"transport": "streamable_http", "url": url, "headers": HEADERS}
+    client = MultiServerMCPClient({"mcphost": connection}, callbacks=callbacks)
+    known = {tool.name: tool for tool in await client.get_tools()}
+
+    async def tools():
+        return list(known)
+
+    async def call(name, arguments):
+        message = await known[name].ainvoke({"type": "tool_call", "id": "1", "name": name, "args": arguments})
+        return {"text": words(message.content), "isError": message.status == "error"}
+
+    async def progress(name, arguments):
+        reported.clear()
+        await call(name, arguments)
+        return list(reported)
+
+    async def resources():
+        async with client.session("mcphost") as session:
+            return [str(each.uri) for each in (await session.list_resources()).resources]
+
+    async def read(uri):
+        (blob,) = await client.get_resources("mcphost", uris=uri)
+        return blob.as_string()
+
+    async def prompt(name, arguments):
+        return "\n".join(words(each.content) for each in await client.get_prompt("mcphost", name, arguments=arguments))
+
+    async def logged(_level, name, arguments):
+        logs.clear()
+        await call(name, arguments)
+        return list(logs)
+
+    yield {
+        "tools": tools,
+        "call": call,
+        "progress": progress,
+        "resources": resources,
+        "read": read,
+        "prompt": prompt,
+        "logs": logged,
+    }
+
+
+anyio.run(take, connect)

@@ -1,0 +1,169 @@
+"""Servers of others, sandboxed without a network, used by clients of others through the runtime, in both eras."""
+
+import os
+import signal
+from collections.abc import Callable
+
+import anyio
+import pytest
+
+from interop.catalogue import FAILING, REAL, Place, make_repository, node_program, person, policy_for
+from interop.clients import (
+    AT_EVERYTHING,
+    CLIENT_SECONDS,
+    DOCUMENT,
+    RUNS,
+    Visits,
+    at_all,
+    at_time,
+    drive_all,
+    trying,
+)
+
+Seen = Callable[[str, str], object]
+
+
+@pytest.fixture(scope="module")
+def place(readable_folder) -> Place:
+    files, repository = readable_folder("files"), readable_folder("repository")
+    (files / "kept.txt").write_text("kept by the test\n")
+    make_repository(repository)
+    return Place(repository, files)
+
+
+@pytest.fixture(scope="module")
+def product(start_product, place):
+    node = node_program()
+    if node is None:
+        pytest.skip("the peers are not installed: make peers")
+    return start_product(policy_for(place, str(node)))
+
+
+@pytest.fixture(scope="module")
+def outcome(product, place, tmp_path_factory) -> Callable[[str, str], dict]:
+    """What a step of a client gave, an error or not. All clients are started with the first one asked for."""
+
+    def visits() -> Visits:
+        return [
+            (product.endpoint(), at_all(place)),
+            (product.endpoint("time"), at_time(place)),
+            (product.endpoint("everything"), AT_EVERYTHING),
+        ]
+
+    told = drive_all(visits, product.tokens["acme"], tmp_path_factory.mktemp("home"))
+    return lambda client, step: told[client].result()[step]
+
+
+@pytest.fixture(scope="module")
+def seen(outcome) -> Seen:
+    """What a step of a client gave that must not be an error."""
+
+    def give(client: str, step: str) -> object:
+        gave = outcome(client, step)
+        assert "got" in gave, gave
+        return gave["got"]
+
+    return give
+
+
+@pytest.mark.parametrize("client", trying("version"))
+def test_a_client_speaks_the_newest_revision_that_it_knows(seen, client):
+    assert seen(client, "version") == RUNS[client].revision
+
+
+@pytest.mark.parametrize("client", RUNS)
+def test_a_client_calls_tools_of_many_servers_over_one_connection(seen, client):
+    tools = seen(client, "tools")
+    for name, real in REAL.items():
+        assert f"{name}__{real.tool}" in tools
+        assert sum(tool.startswith(f"{name}__") for tool in tools) >= real.tools
+        if f"call {name}" in RUNS[client].tries and name not in FAILING:
+            answer = seen(client, f"call {name}")
+            assert real.answer in answer["text"]
+            assert not answer["isError"]
+
+
+@pytest.mark.parametrize("client", trying("call alone"))
+def test_a_client_calls_a_tool_by_its_own_name_at_the_endpoint_of_its_server(seen, client):
+    assert REAL["time"].answer in seen(client, "call alone")["text"]
+
+
+def failure_of(gave: dict) -> str:
+    """Its text, whether a client gives it as a result or raises it."""
+    if "error" in gave:
+        return gave["error"]["message"]
+    assert gave["got"]["isError"], gave
+    return gave["got"]["text"]
+
+
+@pytest.mark.parametrize("client", trying("call fetch"))
+def test_a_client_is_told_that_a_server_without_a_network_could_not_fetch(outcome, client):
+    assert REAL["fetch"].answer in failure_of(outcome(client, "call fetch"))
+
+
+@pytest.mark.parametrize("client", trying("tool error"))
+def test_a_client_is_told_what_a_tool_failed_with(outcome, client):
+    assert "/nowhere" in failure_of(outcome(client, "tool error"))
+
+
+@pytest.mark.parametrize("client", trying("unknown tool"))
+def test_a_client_is_told_that_there_is_no_such_tool(outcome, client):
+    assert "nothing" in failure_of(outcome(client, "unknown tool"))
+
+
+@pytest.mark.parametrize("client", trying("agent"))
+def test_a_model_in_an_agent_calls_a_tool_and_gets_its_answer(seen, client):
+    gave = seen(client, "agent")
+    assert "round and round" in gave["text"]
+    assert "echo" in gave["tools"]
+
+
+@pytest.mark.parametrize("client", trying("read"))
+def test_a_client_lists_resources_and_reads_one(seen, outcome, client):
+    assert DOCUMENT in seen(client, "resources")
+    assert seen(client, "read").startswith("# Everything Server")
+    assert "demo://nothing" in outcome(client, "unknown resource")["error"]["message"]
+
+
+@pytest.mark.parametrize("client", trying("templates"))
+def test_a_client_lists_templates_of_resources(seen, client):
+    assert "demo://resource/dynamic/text/{resourceId}" in seen(client, "templates")
+
+
+@pytest.mark.parametrize("client", trying("prompts"))
+def test_a_client_lists_prompts(seen, client):
+    assert "args-prompt" in seen(client, "prompts")
+
+
+@pytest.mark.parametrize("client", trying("prompt"))
+def test_a_client_gets_a_prompt_with_its_arguments(seen, client):
+    assert "weather in Oslo" in seen(client, "prompt")
+
+
+@pytest.mark.parametrize("client", trying("completion"))
+def test_a_client_gets_completions_for_an_argument(seen, client):
+    assert seen(client, "completion") == ["Engineering"]
+
+
+@pytest.mark.parametrize("client", trying("progress"))
+def test_a_client_is_told_the_progress_of_a_call(seen, client):
+    assert seen(client, "progress") == [1, 2, 3, 4]
+
+
+async def test_what_a_server_keeps_in_data_outlives_its_worker(product, place):
+    arguments = {"entities": [person("Grace", "found a bug")]}
+    await product.text("acme", "memory", "create_entities", **arguments)
+    (worker,) = [each for each in product.workers() if each["server"] == "memory"]
+    os.kill(worker["pid"], signal.SIGKILL)
+    with anyio.fail_after(CLIENT_SECONDS):
+        while any(each.get("pid") == worker["pid"] for each in product.workers()):
+            await anyio.sleep(0.02)
+    assert "found a bug" in await product.text("acme", "memory", "read_graph")
+
+
+def test_every_worker_runs_with_every_layer_that_the_kernel_has_to_offer(product):
+    ready = [worker for worker in product.workers() if worker["state"] == "ready"]
+    assert ready
+    for worker in ready:
+        states = {layer["layer"]: layer["state"] for layer in worker["layers"]}
+        assert set(states.values()) == {"enforced"}, worker

@@ -1,0 +1,113 @@
+"""The client of FastMCP, in the mode asked for."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import anyio
+import mcp_types as types
+from fastmcp import Client
+from fastmcp.client.transports import StreamableHttpTransport
+
+from steps import ANSWER, HEADERS, TASK, form, take, text_of
+
+logs: list[str] = []
+heard: asyncio.Queue = asyncio.Queue()
+
+
+async def log(message):
+    logs.append(str(message.data))
+
+
+async def elicit(_message, _kind, _params, _context):
+    return form()
+
+
+async def sample(_messages, _params, _context):
+    return ANSWER
+
+
+async def next_notification(kind):
+    while not isinstance(message := await heard.get(), kind):
+        pass
+    return message
+
+
+def verbs(client: Client):
+    async def version():
+        return client.protocol_version
+
+    async def tools():
+        return [tool.name for tool in await client.list_tools()]
+
+    async def call(name, arguments):
+        result = await client.call_tool(name, arguments, raise_on_error=False)
+        return {"text": text_of(result.content), "isError": result.is_error}
+
+    async def progress(name, arguments):
+        reported = []
+
+        async def note(done, _total, _message):
+            reported.append(done)
+
+        await client.call_tool(name, arguments, progress_handler=note)
+        return reported
+
+    async def resources():
+        return [str(each.uri) for each in await client.list_resources()]
+
+    async def templates():
+        return [each.uri_template for each in await client.list_resource_templates()]
+
+    async def read(uri):
+        return text_of(await client.read_resource(uri))
+
+    async def prompts():
+        return [each.name for each in await client.list_prompts()]
+
+    async def prompt(name, arguments):
+        return text_of(message.content for message in (await client.get_prompt(name, arguments)).messages)
+
+    async def complete(prompt, name, value):
+        reference = types.PromptReference(type="ref/prompt", name=prompt)
+        return (await client.complete(reference, {"name": name, "value": value})).values
+
+    async def logged(level, name, arguments):
+        logs.clear()
+        await client.set_logging_level(level)
+        await client.call_tool(name, arguments)
+        return list(logs)
+
+    async def changed(name, arguments):
+        await client.call_tool(name, arguments)
+        return (await next_notification(types.ResourceListChangedNotification)).method
+
+    return {
+        "version": version,
+        "tools": tools,
+        "call": call,
+        "progress": progress,
+        "resources": resources,
+        "templates": templates,
+        "read": read,
+        "prompts": prompts,
+        "prompt": prompt,
+        "complete": complete,
+        "logs": logged,
+        "changed": changed,
+    }
+
+
+@asynccontextmanager
+async def connect(url):
+    asked = {"elicitation_handler": elicit, "sampling_handler": sample, "roots": [f"file:///{ANSWER}"]}
+    async with Client(
+        StreamableHttpTransport(url, headers=HEADERS),
+        mode=TASK["mode"],
+        log_handler=log,
+        message_handler=heard.put,
+        **(asked if ANSWER else {}),
+    ) as client:
+        yield verbs(client)
+
+
+anyio.run(take, connect)
