@@ -24,7 +24,7 @@ SOURCES := pyproject.toml $(wildcard README.md LICENSE) \
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: install dev run test check fmt lint types imports cover vm attacks bench chaos fuzz peers lock clean help
+.PHONY: install dev run test check fmt lint types imports cover vm attacks bench chaos fuzz conformance peers lock clean help
 
 install: .venv/.installed ## install the runtime into .venv, with pinned dependencies
 
@@ -65,6 +65,9 @@ vm: dev ## try the sandbox in a small machine that has control groups of version
 
 attacks: dev ## try every attack on the sandbox, as root; writes docs/attacks.md
 	cd tests && PYTHONPATH=.. ../$(BIN)/python -m attacks --machine --write ../docs/attacks.md
+
+conformance: dev peers ## judge every kind of client and server by the official suite; writes docs/conformance.md
+	PYTHONPATH=.:tests $(BIN)/python -m conformance --write docs/conformance.md
 
 bench: dev ## measure
 	$(BIN)/python -m benchmarks

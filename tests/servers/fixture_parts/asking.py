@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from fixture_parts.calls import Call, tool
+from fixture_parts.tools import READ
 from fixture_parts.wire import (
     BOOLEAN,
     INTEGER,
@@ -170,7 +171,7 @@ def touch_resource(call: Call) -> dict:
     return text(str(call.server.announce_update(call.arguments["uri"])))
 
 
-@tool(annotations={"readOnlyHint": True})
+@tool(annotations=READ)
 def listeners(call: Call) -> dict:
     """What this process is subscribed to: by `resources/subscribe`, and by each `subscriptions/listen` there is."""
     server = call.server

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from fixture_parts.calls import Call, tool
 from fixture_parts.contents import red_dot, silence
+from fixture_parts.tools import READ
 from fixture_parts.wire import (
     BOOLEAN,
     INTERNAL_ERROR,
@@ -289,7 +290,7 @@ def test_trigger_prompt_change(call: Call) -> dict:
 @tool(
     {"region": STRING | {"x-mcp-header": "Region"}, "query": STRING},
     ("region",),
-    {"readOnlyHint": True},
+    READ,
 )
 def test_custom_header(call: Call) -> dict:
     """Take an argument that HTTP clients mirror in a header of its own."""
@@ -336,8 +337,9 @@ def greet(call: Call) -> dict:
 
 @tool({"seconds": NUMBER, "label": STRING}, ("seconds",), task="optional")
 def slow_compute(call: Call) -> Iterator:
-    """Take some seconds."""
-    yield Sleep(call.arguments["seconds"])
+    """Take some seconds, but no more than one where somebody has to wait for it."""
+    seconds = call.arguments["seconds"]
+    yield Sleep(seconds if call.knows_tasks else min(seconds, 1))
     return text(f"computed {call.arguments.get('label', '')}")
 
 

@@ -1,0 +1,99 @@
+"""The product as its users start it, serving the fixture server of every kind without asking who is there."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+
+from conformance.cells import ENDPOINTS, endpoints
+
+ROOT = Path(__file__).parents[2]
+FIXTURE = ROOT / "tests" / "servers" / "fixture.py"
+START_SECONDS, STOP_SECONDS, PAUSE_SECONDS = 60.0, 30.0, 0.05
+
+
+def policy(folder: Path, port: int, admin: int) -> dict:
+    """Each kind of server once, for one tenant, which is everybody."""
+    every = {served.server: served for served in endpoints()}
+    servers = {
+        name: {
+            "command": sys.executable,
+            "args": [str(FIXTURE), "--era", served.era, "--name", name],
+            **({} if served.scope == "tenant" else {"scope": served.scope}),
+        }
+        for name, served in every.items()
+    }
+    routes = {name: {"servers": [name], "naming": "none"} for name in every}
+    return {
+        "version": 1,
+        "runtime": {
+            "listen": f"127.0.0.1:{port}",
+            "admin": f"127.0.0.1:{admin}",
+            "auth": "none",
+            "stateDir": str(folder / "state"),
+            "drain": "1s",
+            "log": {"format": "json"},
+        },
+        "mcpServers": servers,
+        **({"routes": routes} if "aggregated" in ENDPOINTS else {}),
+        "tenants": {
+            "all": {"allow": ["*"], "limits": {"rate": "100000/s", "burst": 100000, "concurrency": 500}}
+        },
+    }
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[str]:
+    """Start it in a folder of its own; gives its address, and stops it at the end.
+
+    Raises:
+        RuntimeError: it ended, or was not ready in time. The message has what it said.
+    """
+    port, admin = free_ports(2)
+    file, log = folder / "policy.json", folder / "log"
+    file.write_text(json.dumps(policy(folder, port, admin)))
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mcphost", "run", file],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=out,
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+    try:
+        _wait_ready(process, admin, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on, all different. None is one that clients refuse: those are below these."""
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in held]
+    for each in held:
+        each.close()
+    return ports
+
+
+def _wait_ready(process: subprocess.Popen, admin: int, log: Path) -> None:
+    end = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < end:
+        with suppress(httpx.TransportError):
+            if httpx.get(f"http://127.0.0.1:{admin}/readyz", timeout=5, trust_env=False).status_code == 200:
+                return
+        time.sleep(PAUSE_SECONDS)
+    raise RuntimeError(f"it did not get ready:\n{log.read_text(errors='replace')}")
