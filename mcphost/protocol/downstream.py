@@ -35,9 +35,13 @@ def initialize_result(params: Fields, face: Face) -> tuple[str, Raw]:
 
 
 def discover_result(face: Face) -> Raw:
-    """The answer to `server/discover` (2026-07-28, server/discover)."""
+    """The answer to `server/discover` (2026-07-28, server/discover).
+
+    It names every revision spoken, also those that begin with `initialize`: the same that a client is told whose
+    version is not among them (basic/versioning).
+    """
     members = {
-        "supportedVersions": jsonrpc.raw([versions.MODERN]),
+        "supportedVersions": jsonrpc.raw(versions.SUPPORTED),
         "capabilities": jsonrpc.raw(face.capabilities),
     }
     if face.instructions:

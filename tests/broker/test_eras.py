@@ -104,7 +104,7 @@ async def test_an_unknown_resource_is_told_in_the_clients_own_terms(client_era: 
 async def test_discover_and_initialize_tell_the_features_that_are_carried(worker_era: str) -> None:
     async with serving(make_policy({"fix": fixture_server("--era", worker_era)})) as served:
         discovered = (await served.modern("fix").request("server/discover")).result
-        assert discovered["supportedVersions"] == ["2026-07-28"]
+        assert discovered["supportedVersions"][:2] == ["2026-07-28", "2025-11-25"]
         assert_face(discovered, "modern", cacheable=True)
         client = await served.legacy("fix")
         initialized = (await client.initialize()).result

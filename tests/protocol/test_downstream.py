@@ -41,7 +41,7 @@ def test_initialize_without_a_revision_is_answered_with_the_latest_legacy_one() 
 
 def test_discover_is_answered_with_all_that_the_modern_face_owes() -> None:
     assert json.loads(bytes(downstream.discover_result(FACE))) == {
-        "supportedVersions": ["2026-07-28"],
+        "supportedVersions": ["2026-07-28", "2025-11-25", "2025-06-18", "2024-11-05"],
         "capabilities": {"tools": {}},
         "instructions": "be kind",
         "resultType": "complete",
