@@ -13,6 +13,7 @@
     │   └── RateLimited, Overloaded
     ├── CallFailure                  it went wrong while doing
     │   ├── CallTimeout
+    │   ├── CannotAsk
     │   ├── WorkerDied, WorkerGone, WorkerUnavailable
     │   │   └── WorkerFailed         for good
     │   └── StartFailed              a worker did not get ready
@@ -292,6 +293,13 @@ class CallTimeout(CallFailure):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"no answer within {seconds:g} s; the call was cancelled")
+
+
+class CannotAsk(CallFailure):
+    """The server asks something that cannot be put to the client now: its stream is gone, or it owes too many answers."""
+
+    reason = "cannot-ask"
+    rpc_code = 424
 
 
 class WorkerDied(CallFailure):

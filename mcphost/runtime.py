@@ -34,7 +34,7 @@ from mcphost.decisions.identity import (
 )
 from mcphost.decisions.permissions import Permissions
 from mcphost.decisions.sealing import KEY_BYTES, Sealer
-from mcphost.decisions.sessions import Sessions
+from mcphost.decisions.sessions import SessionLimits
 from mcphost.errors import NotFound, PolicyInvalid, Problem, StartRefused
 from mcphost.plan import (
     Plan,
@@ -60,9 +60,11 @@ from mcphost.policy import (
 from mcphost.protocol import jsonrpc
 from mcphost.telemetry.metrics import Metrics
 from mcphost.transports.admin import admin_app
-from mcphost.transports.exchange import Receive, Scope, Send
-from mcphost.transports.http import Access, Clocks, HttpFront
+from mcphost.transports.asgi import Receive, Scope, Send
+from mcphost.transports.http import Access, HttpFront
+from mcphost.transports.legacy import Clocks, LegacyFace
 from mcphost.workers.keeping import make_kept, make_state
+from mcphost.workers.lifetime import background_tasks
 from mcphost.workers.pool import Pool
 from mcphost.workers.process import Launcher
 from mcphost.workers.settings import SHARED, ServerSettings
@@ -247,8 +249,9 @@ class Runtime(anyio.AsyncContextManagerMixin):
         return self._state == "running" and self.pool.settled()
 
     def drain(self) -> None:
-        """Say that no more calls are wanted: `is_ready` is false from now on."""
+        """Say that no more calls are wanted: `is_ready` is false, and streams without an end of their own end."""
         self._state = "draining"
+        self._front.drain()
 
     async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application for MCP clients. Mount it anywhere; it serves `/mcp` and `/servers/{name}/mcp`."""
@@ -330,13 +333,16 @@ class Runtime(anyio.AsyncContextManagerMixin):
                 }
                 sealer = Sealer(secrets.token_bytes(KEY_BYTES), secrets.token_bytes)
                 self._broker = Broker(Around(self.pool, INFO, sealer, self.metrics), tenants)
-                self._front = self._make_front(Tokens(credentials))
+                self._front, legacy = self._make_front(Tokens(credentials), sealer)
                 self.pool.start_eager(_tenants_of(plan))
                 self._state = "running"
                 try:
-                    yield self
+                    async with background_tasks() as tasks:
+                        tasks.start_soon(legacy.expire)
+                        yield self
                 finally:
                     self._state = "stopped"
+                    self._front.drain()
 
     def _make_tokens(self) -> list[Credential]:
         """The tokens that the policy wants made at start."""
@@ -349,7 +355,7 @@ class Runtime(anyio.AsyncContextManagerMixin):
                     made.append(_credential(digest_of(text), tenant, token.id, token.expires))
         return made
 
-    def _make_front(self, tokens: Tokens) -> HttpFront:
+    def _make_front(self, tokens: Tokens, sealer: Sealer) -> tuple[HttpFront, LegacyFace]:
         settings = self._policy.runtime
         hosts = [*settings.allowed_hosts, settings.listen.host]
         origins = list(settings.allowed_origins)
@@ -359,14 +365,14 @@ class Runtime(anyio.AsyncContextManagerMixin):
             origins.append(f"{scheme}://{rest.partition('/')[0]}")
         anonymous = None
         if settings.auth == "none":
-            anonymous = Principal(next(iter(self._policy.tenants)), "anonymous")
+            anonymous = Credential(b"", Principal(next(iter(self._policy.tenants)), "anonymous"))
         access = Access(tokens, Guard(hosts=hosts, origins=origins), anonymous, settings.limits.body)
-        sessions = Sessions(per_tenant=settings.limits.sessions, idle_seconds=settings.limits.session_idle)
+        limits = SessionLimits(settings.limits.sessions, settings.limits.session_idle)
         clocks = Clocks(time.time, secrets.token_bytes)  # noqa: TID251 - dates in the policy are wall time
-        front = HttpFront(self._broker, access, sessions, clocks=clocks, metrics=self.metrics)
+        legacy = LegacyFace(self._broker, clocks, sealer, limits)
         for tenant in self._policy.tenants:
-            self.metrics.watch_sessions(tenant, partial(front.open_sessions, tenant))
-        return front
+            self.metrics.watch_sessions(tenant, partial(legacy.open_sessions, tenant))
+        return HttpFront(self._broker, access, legacy, clocks=clocks, metrics=self.metrics), legacy
 
 
 def _credential(digest: bytes, tenant: str, token_id: str, expires: datetime | None) -> Credential:

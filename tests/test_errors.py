@@ -25,6 +25,7 @@ WIRE = [
     (errors.RateLimited("x", retry_after=0.25), 429, 429, "rate-limited", True),
     (errors.Overloaded("x", retry_after=2), 503, 503, "overloaded", True),
     (errors.CallTimeout(1.5), 200, 504, "timeout", False),
+    (errors.CannotAsk("x"), 200, 424, "cannot-ask", False),
     (errors.WorkerDied("x"), 200, 502, "worker-died", False),
     (errors.WorkerGone(), 200, 410, "worker-gone", False),
     (errors.WorkerUnavailable("x"), 200, 503, "worker-unavailable", True),

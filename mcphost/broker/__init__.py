@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from mcphost import errors
 from mcphost.broker.calls import Calls
-from mcphost.broker.client import Client
+from mcphost.broker.client import Client, LegacySession
 from mcphost.broker.faces import Faces
 from mcphost.broker.lists import Lists
 from mcphost.broker.request import Around, Caller, Record, Reply, Request, Tenant
@@ -65,6 +65,12 @@ class Broker:
                 status = _status(wire.code, inbound.era)
             return Reply(jsonrpc.encode_error(inbound.id, wire), status, wire.headers)
         return Reply(jsonrpc.encode_answer(inbound.id, result), version=record.version)
+
+    def end_session(self, session: LegacySession) -> None:
+        """A legacy session has ended, and with it what worked for it alone."""
+
+    def roots_changed(self, caller: Caller, client: Client) -> None:
+        """A legacy client's roots changed, which only a worker of its own session is told."""
 
     async def call_tool(self, caller: Caller, tool: str, arguments: Raw) -> Raw:
         """Call one tool for an embedding program: the same path, without a transport. Gives the raw result.

@@ -77,7 +77,11 @@ class Tokens:
         return f"<Tokens {len(self._by_digest)}>"
 
     def authenticate(self, authorization: str | None, *, now: float) -> Principal:
-        """The principal of an `Authorization` header (RFC 6750, section 2.1). `now` in wall seconds.
+        """The principal of an `Authorization` header; see `credential`."""
+        return self.credential(authorization, now=now).principal
+
+    def credential(self, authorization: str | None, *, now: float) -> Credential:
+        """What is known of the token in an `Authorization` header (RFC 6750, section 2.1). `now` in wall seconds.
 
         Raises:
             Unauthenticated: no bearer token, an unknown one, or one past its date; never says which.
@@ -91,7 +95,7 @@ class Tokens:
         credential = self._by_digest.get(digest_of(token))
         if credential is None or (credential.expires_at is not None and credential.expires_at <= now):
             raise Unauthenticated
-        return credential.principal
+        return credential
 
 
 def _checksum(secret: str) -> str:

@@ -1,4 +1,4 @@
-"""What we say to clients in our own name: handshakes, discovery, progress, and the session rules.
+"""What we say to clients in our own name: handshakes, discovery, progress, questions, and the session rules.
 
 The client side keeps no state of its own besides a legacy session's negotiated revision, so it is a set of
 pure functions rather than a machine.
@@ -61,3 +61,17 @@ def progress_token(meta: Fields) -> Raw | None:
     """The token under which a client wants progress; None if it wants none or gave no valid one."""
     token = meta.get("progressToken")
     return token if token is not None and jsonrpc.valid_id(bytes(token)) else None
+
+
+def question(identifier: bytes, method: str, params: Raw) -> bytes:
+    """A request of ours to a legacy client, without a line break. `identifier` is raw JSON."""
+    return jsonrpc.one_line(
+        b'{"jsonrpc":"2.0","id":%b,"method":%b,"params":%b}'
+        % (identifier, jsonrpc.raw_bytes(method), bytes(params) or b"{}")
+    )
+
+
+def withdrawal(identifier: bytes, reason: str) -> bytes:
+    """Takes a question back (2025-11-25, basic/utilities/cancellation)."""
+    params = {"requestId": Raw(identifier), "reason": reason}
+    return jsonrpc.raw_bytes({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})

@@ -8,7 +8,9 @@ before it is told anything about versions.
 
 import base64
 import binascii
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
 from mcphost.errors import (
     HEADER_MISMATCH,
@@ -31,12 +33,20 @@ META_PREFIX = "io.modelcontextprotocol/"
 
 @dataclass(frozen=True, slots=True)
 class Headers:
-    """The MCP headers of one HTTP request, None where absent."""
+    """The MCP headers of one HTTP request, None where absent.
+
+    `params` holds the values of `Mcp-Param-{Name}` as they were sent, by the lower-case name behind the prefix. Whoever
+    knows the tool's schema compares them with its arguments.
+    """
 
     version: str | None = None
     method: str | None = None
     name: str | None = None
     session: str | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
+
+
+NO_HEADERS: Final = Headers()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,7 @@ class Inbound:
     message: jsonrpc.Message
     params: jsonrpc.Fields
     meta: jsonrpc.Fields
+    headers: Headers = NO_HEADERS
 
     @property
     def method(self) -> str:
@@ -84,7 +95,13 @@ def _judge(message: jsonrpc.Message, headers: Headers) -> Inbound:
         return Inbound(era, message, {}, {})
     params = jsonrpc.fields(message.body)
     meta = jsonrpc.fields(params["_meta"], "params._meta") if "_meta" in params else {}
-    inbound = Inbound(era, message, params, meta)
+    inbound = Inbound(era, message, params, meta, headers)
+    if (
+        message.kind == "notification"
+        and headers.version is not None
+        and not versions.is_spoken(headers.version)
+    ):
+        raise unsupported(headers.version)
     if message.kind == "request":
         if era == "modern":
             _judge_modern(inbound, headers)
@@ -106,12 +123,18 @@ def _judge_modern(inbound: Inbound, headers: Headers) -> None:
         key = NAMED[inbound.method].key
         _compare(inbound, "Mcp-Name", _decoded(inbound, headers.name), jsonrpc.text(inbound.params.get(key)))
     if version != versions.MODERN:
-        raise _refused(
-            inbound.message,
-            UNSUPPORTED_PROTOCOL_VERSION,
-            "unsupported protocol version",
-            {"supported": list(versions.SUPPORTED), "requested": version},
-        )
+        raise unsupported(version, inbound.id)
+
+
+def unsupported(version: str, request_id: bytes = b"") -> DownstreamProtocolError:
+    """The refusal of a revision that is not spoken, which names those that are."""
+    error = DownstreamProtocolError(
+        UNSUPPORTED_PROTOCOL_VERSION,
+        "unsupported protocol version",
+        data={"supported": list(versions.SUPPORTED), "requested": version},
+    )
+    error.request_id = request_id
+    return error
 
 
 def _compare(inbound: Inbound, header: str, value: str | None, expected: str | None) -> None:

@@ -28,3 +28,8 @@ def negotiate_legacy(requested: str | None) -> str:
 def era_of_header(version: str | None) -> Era:
     """The era that an `MCP-Protocol-Version` header selects; without one the request is legacy."""
     return "legacy" if version is None or version in LEGACY_HEADERS else "modern"
+
+
+def is_spoken(version: str) -> bool:
+    """Whether an `MCP-Protocol-Version` header names a revision that is let in."""
+    return version == MODERN or version in LEGACY_HEADERS

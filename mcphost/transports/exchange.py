@@ -1,114 +1,119 @@
-"""One response on its way to a client: JSON if nothing precedes the answer, else a stream of events."""
+"""One request's response on its way to a client: JSON if nothing precedes the answer, else a stream of events.
+
+Whether it becomes a stream is left open until the first message comes before the answer, or until it takes long, so
+that an error can still have its HTTP status.
+"""
 
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 import anyio
 
 from mcphost.broker import Reply
 from mcphost.transports import sse
+from mcphost.transports.asgi import Receive, Send, send_json, wait_disconnected
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+# Messages that wait to be sent before the answer. Past that the newest is dropped, for progress and logs may be lost;
+# on a lossless exchange the stream ends, for whoever relies on hearing all must know that it does not.
+MAX_BACKLOG_BYTES: Final = 256 * 1024
 
-# An answer that takes longer is turned into a stream with keep-alives, so that no proxy gives up on it.
-PATIENCE_SECONDS: Final = 15.0
-
-MAX_BACKLOG_BYTES: Final = (
-    256 * 1024
-)  # progress not yet sent; past that the newest is dropped, it may be lost
-
-_JSON: Final = ((b"content-type", b"application/json"),)
-
-
-async def send_json(
-    send: Send, status: int, body: bytes, extra: tuple[tuple[bytes, bytes], ...] = ()
-) -> None:
-    """Send a whole response of JSON."""
-    length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": status, "headers": [*_JSON, length, *extra]})
-    await send({"type": "http.response.body", "body": body})
+# Such an answer has to have its status, so what still waits before it is dropped if nothing was sent yet.
+ERROR_STATUS: Final = 400
 
 
 class Exchange:
-    """One request's answer on its way out: JSON if nothing precedes it, else a stream of events."""
+    """One request's answer on its way out, and the messages before it."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, *, lossless: bool = False) -> None:
         self._send = send
+        self._events = sse.EventStream(send)
+        self._lossless = lossless
         self._backlog: deque[bytes] = deque()
         self._backlog_bytes = 0
         self._news = anyio.Event()
-        self._streaming = False
         self._cancelled = False
         self._scope: anyio.CancelScope | None = None
+        self.is_gone = False
 
-    async def run(self, answer: Callable[[], Awaitable[Reply]], receive: Receive | None) -> None:
-        """Produce and send the answer. With `receive`, a client that goes away cancels the call."""
+    @property
+    def is_full(self) -> bool:
+        """Whether the client leaves so much unread that no more is kept for it."""
+        return self._backlog_bytes > MAX_BACKLOG_BYTES
+
+    async def run(
+        self, answer: Callable[[], Awaitable[Reply]], receive: Receive, on_gone: Callable[[], None]
+    ) -> None:
+        """Produce and send the answer. `on_gone` is called when the client closes the connection before.
+
+        Whether that cancels the request is the caller's to say. To a client that is gone nothing more is sent.
+        """
         reply: Reply | None = None
         async with anyio.create_task_group() as tasks:
             self._scope = tasks.cancel_scope
-            if receive is not None:
-                tasks.start_soon(self._watch, receive)
+            tasks.start_soon(self._watch, receive, on_gone)
             tasks.start_soon(self._stream)
             if not self._cancelled:
                 reply = await answer()
             tasks.cancel_scope.cancel()
-        if reply is None:
-            await self._finish_cancelled()
-        elif self._streaming:
-            await self._drain()
-            await self._write(sse.event(reply.body), more=False)
-        else:
+        if self.is_gone:
+            return
+        if (
+            reply is not None
+            and not self._events.has_begun
+            and (not self._backlog or reply.status >= ERROR_STATUS)
+        ):
             await send_json(self._send, reply.status, reply.body, reply.headers)
+            return
+        await self._events.begin()
+        await self._drain()
+        # A cancelled request has no answer, so its stream just ends.
+        await self._events.end(b"" if reply is None else sse.event(reply.body))
 
     def cancel(self) -> None:
-        """Cancel the call; its client gets an empty stream, for a cancelled request has no answer."""
+        """Cancel the request. What waits to be sent is dropped; what its cancellation puts there is sent."""
         self._cancelled = True
+        self._backlog.clear()
+        self._backlog_bytes = 0
         if self._scope is not None:
             self._scope.cancel()
 
-    async def _finish_cancelled(self) -> None:
-        if not self._streaming:
-            await self._begin()
-        await self._write(b"", more=False)
-
-    async def _watch(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self.cancel()
-
     def notify(self, message: bytes) -> None:
-        """Put a notification before the answer; dropped if too much waits, since those may be lost."""
+        """Put a notification before the answer; see `MAX_BACKLOG_BYTES` for too many."""
         if self._backlog_bytes + len(message) <= MAX_BACKLOG_BYTES:
+            self.put(message)
+        elif self._lossless:
+            self.cancel()
+
+    def put(self, message: bytes) -> None:
+        """Put a message before the answer that must not be lost; the caller bounds how many there are."""
+        if not self.is_gone:
             self._backlog_bytes += len(message)
             self._backlog.append(message)
             self._news.set()
 
+    async def _watch(self, receive: Receive, on_gone: Callable[[], None]) -> None:
+        await wait_disconnected(receive)
+        self.is_gone = True
+        self._backlog.clear()
+        self._backlog_bytes = 0
+        on_gone()
+
     async def _stream(self) -> None:
         while True:
-            with anyio.move_on_after(PATIENCE_SECONDS):
+            with anyio.move_on_after(sse.KEEP_ALIVE_SECONDS):
                 await self._news.wait()
             with anyio.CancelScope(shield=True):
                 # An event half sent cannot be taken back. Bounded: the listener cuts off who does not read.
-                if not self._streaming:
-                    await self._begin()
+                await self._events.begin()
                 if self._backlog:
                     await self._drain()
                 else:
-                    await self._write(sse.KEEP_ALIVE)
-
-    async def _begin(self) -> None:
-        self._streaming = True
-        await self._send({"type": "http.response.start", "status": 200, "headers": [*sse.HEADERS]})
+                    await self._events.write(sse.KEEP_ALIVE)
 
     async def _drain(self) -> None:
         self._news = anyio.Event()
         while self._backlog:
             message = self._backlog.popleft()
             self._backlog_bytes -= len(message)
-            await self._write(sse.event(message))
-
-    async def _write(self, data: bytes, *, more: bool = True) -> None:
-        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+            await self._events.write(sse.event(message))
