@@ -6,6 +6,7 @@ a modern one alone, and takes there the steps that it tries.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -22,48 +23,6 @@ MODERN, LEGACY = "2026-07-28", "2025-11-25"
 Step = list[object]
 # What to do where: an address, and steps by name.
 Visits = list[tuple[str, dict[str, Step]]]
-
-
-@dataclass(frozen=True)
-class Run:
-    """One client in one mode: what it is called, the package whose version counts, and what it tries.
-
-    `revision` is the one that it must have agreed on, where it tells.
-    """
-
-    client: str
-    mode: str
-    package: str
-    lock: str
-    program: str
-    revision: str | None
-    tries: frozenset[str]
-    options: Mapping[str, object] = field(default_factory=dict)
-    bridge: bool = False
-
-    def command(self) -> list[str]:
-        if self.program.endswith(".mjs"):
-            return [str(node_program()), "--input-type=module", "-"]
-        python = PEERS / "sdk1" / "bin" / "python" if self.lock.endswith("sdk1.txt") else Path(sys.executable)
-        return [str(python), str(DRIVERS / self.program)]
-
-    def task(self, visits: list[tuple[str, list[Step]]], token: str) -> dict:
-        """What the program is told."""
-        whole = {"token": token, "visits": [{"url": url, "steps": steps} for url, steps in visits]}
-        whole |= self.options
-        if self.program == "inspector.py":
-            whole["inspector"] = [str(node_program()), str(MODULES / ".bin" / "mcp-inspector")]
-        if self.bridge:
-            proxy = str(MODULES / "mcp-remote" / "dist" / "proxy.js")
-            whole["bridge"] = [
-                str(node_program()),
-                proxy,
-                "URL",
-                "--header",
-                f"Authorization: Bearer {token}",
-            ]
-            whole["bridge"] += ["--allow-http", "--transport", "http-only", "--silent"]
-        return whole
 
 
 # --- the steps ---------------------------------------------------------------------------------------------------
@@ -111,99 +70,138 @@ INSPECTED = LISTS - {"templates"} | READS | {"call memory", "call alone", "tool 
 DEV, SDK1, NODE = "requirements/dev.txt", "tests/peers/sdk1.txt", "tests/peers/package-lock.json"
 
 
-def runs() -> dict[str, Run]:
-    """Every run, by a name for tests."""
-    v2 = "@modelcontextprotocol/client"
-    inspector = "@modelcontextprotocol/inspector"
-    listed = [
-        *(
-            Run("Python SDK 2", mode, "mcp", DEV, "sdk2.py", revision, WHOLE, {"mode": mode})
-            for mode, revision in (("auto", MODERN), ("legacy", LEGACY), (MODERN, MODERN))
-        ),
-        Run("Python SDK 1", "legacy", "mcp", SDK1, "sdk1.py", LEGACY, WHOLE),
-        *(
-            Run(
-                "TypeScript SDK 2",
-                mode,
-                v2,
-                NODE,
-                "typescript.mjs",
-                revision,
-                WHOLE,
-                {"sdk": 2, "mode": mode},
-            )
-            for mode, revision in (("auto", MODERN), ("legacy", LEGACY))
-        ),
-        Run(
-            "TypeScript SDK 1",
-            "legacy",
-            "@modelcontextprotocol/sdk",
-            NODE,
-            "typescript.mjs",
-            LEGACY,
-            WHOLE,
-            {"sdk": 1},
-        ),
-        *(
-            Run(
-                "MCP Inspector, command line",
-                era,
-                inspector,
-                NODE,
-                "inspector.py",
-                None,
-                INSPECTED,
-                {"era": era},
-            )
-            for era in ("modern", "legacy")
-        ),
-        *(
-            Run("FastMCP", mode, "fastmcp-slim", DEV, "fastmcp_client.py", revision, WHOLE, {"mode": mode})
-            for mode, revision in (("auto", MODERN), ("legacy", LEGACY))
-        ),
-        Run(
-            "pydantic-ai",
-            "auto",
-            "pydantic-ai-slim",
-            DEV,
-            "pydantic_agent.py",
-            MODERN,
-            WHOLE - {"completion"} | {"agent"},
-        ),
-        Run(
-            "langchain-mcp-adapters",
-            "legacy",
-            "langchain-mcp-adapters",
-            SDK1,
-            "langchain_client.py",
-            None,
-            WHOLE - {"version", "templates", "prompts", "completion", "unknown tool"},
-        ),
-        Run(
-            "openai-agents",
-            "legacy",
-            "openai-agents",
-            SDK1,
-            "openai_agent.py",
-            None,
-            WHOLE - {"version", "completion", "progress"} | {"agent"},
-        ),
-        Run(
-            "mcp-remote",
-            "legacy",
-            "mcp-remote",
-            NODE,
-            "sdk2.py",
-            LEGACY,
-            WHOLE,
-            {"mode": "legacy"},
-            bridge=True,
-        ),
-    ]
-    return {f"{run.client.partition(',')[0].replace(' ', '-')}-{run.mode}": run for run in listed}
+@dataclass(frozen=True)
+class Client:
+    """A client in all its modes, each with the revision that it must agree on."""
+
+    name: str
+    package: str
+    lock: str
+    program: str
+    modes: Mapping[str, str]
+    tries: frozenset[str] = WHOLE
+    options: Mapping[str, object] = field(default_factory=dict)
 
 
-RUNS = runs()
+@dataclass(frozen=True)
+class Run:
+    """One client in one mode."""
+
+    client: Client
+    mode: str
+    revision: str
+
+    @property
+    def tries(self) -> frozenset[str]:
+        return self.client.tries
+
+    @property
+    def version(self) -> str:
+        """The version that is pinned."""
+        text = (ROOT / self.client.lock).read_text()
+        if self.client.lock == NODE:
+            return json.loads(text)["packages"][f"node_modules/{self.client.package}"]["version"]
+        found = re.search(rf"^{re.escape(self.client.package)}==(\S+)", text, re.MULTILINE)
+        assert found, self.client.package
+        return found[1]
+
+    def command(self) -> list[str]:
+        if self.client.program.endswith(".mjs"):
+            return [str(node_program()), "--input-type=module", "-"]
+        python = PEERS / "sdk1" / "bin" / "python" if self.client.lock == SDK1 else Path(sys.executable)
+        return [str(python), str(DRIVERS / self.client.program)]
+
+    def task(self, visits: Visits, token: str) -> dict:
+        """What the program is told."""
+        listed = [{"url": url, "steps": list(steps.values())} for url, steps in visits]
+        whole = {"token": token, "visits": listed, "mode": self.mode, **self.client.options}
+        if self.client.program == "inspector.py":
+            whole["inspector"] = [str(node_program()), str(MODULES / ".bin" / "mcp-inspector")]
+        if self.client.package == "mcp-remote":
+            proxy = str(MODULES / "mcp-remote" / "dist" / "proxy.js")
+            options = [
+                "--header",
+                f"Authorization: Bearer {token}",
+                "--allow-http",
+                "--transport",
+                "http-only",
+            ]
+            whole["bridge"] = [str(node_program()), proxy, "URL", *options, "--silent"]
+        return whole
+
+
+CLIENTS = [
+    Client("Python SDK 2", "mcp", DEV, "sdk2.py", {"auto": MODERN, "legacy": LEGACY, MODERN: MODERN}),
+    Client("Python SDK 1", "mcp", SDK1, "sdk1.py", {"legacy": LEGACY}),
+    Client(
+        "TypeScript SDK 2",
+        "@modelcontextprotocol/client",
+        NODE,
+        "typescript.mjs",
+        {"auto": MODERN, "legacy": LEGACY},
+        options={"sdk": 2},
+    ),
+    Client(
+        "TypeScript SDK 1",
+        "@modelcontextprotocol/sdk",
+        NODE,
+        "typescript.mjs",
+        {"legacy": LEGACY},
+        options={"sdk": 1},
+    ),
+    Client(
+        "MCP Inspector, command line",
+        "@modelcontextprotocol/inspector",
+        NODE,
+        "inspector.py",
+        {"modern": MODERN, "legacy": LEGACY},
+        INSPECTED,
+    ),
+    Client("FastMCP", "fastmcp-slim", DEV, "fastmcp_client.py", {"auto": MODERN, "legacy": LEGACY}),
+    Client(
+        "pydantic-ai",
+        "pydantic-ai-slim",
+        DEV,
+        "pydantic_agent.py",
+        {"auto": MODERN},
+        WHOLE - {"completion"} | {"agent"},
+    ),
+    Client(
+        "langchain-mcp-adapters",
+        "langchain-mcp-adapters",
+        SDK1,
+        "langchain_client.py",
+        {"legacy": LEGACY},
+        WHOLE - {"version", "templates", "prompts", "completion", "unknown tool"},
+    ),
+    Client(
+        "openai-agents",
+        "openai-agents",
+        SDK1,
+        "openai_agent.py",
+        {"legacy": LEGACY},
+        WHOLE - {"version", "completion", "progress"} | {"agent"},
+    ),
+    Client("mcp-remote", "mcp-remote", NODE, "sdk2.py", {"auto": MODERN, "legacy": LEGACY}),
+]
+RUNS = {
+    f"{client.name.partition(',')[0].replace(' ', '-')}-{mode}": Run(client, mode, revision)
+    for client in CLIENTS
+    for mode, revision in client.modes.items()
+}
+
+# What the manual calls the things that are tried, and the steps that show each. Agents are a matter of frameworks.
+FEATURES = {
+    "tools": {"tools", "call alone"},
+    "tool errors": {"tool error"},
+    "unknown tools": {"unknown tool"},
+    "resources": {"resources", "read", "unknown resource"},
+    "templates": {"templates"},
+    "lists of prompts": {"prompts"},
+    "prompts": {"prompt"},
+    "completion": {"completion"},
+    "progress": {"progress"},
+}
 
 
 def trying(step: str) -> list[str]:
@@ -219,12 +217,11 @@ def drive(run: Run, visits: Visits, token: str, home: Path) -> dict[str, dict]:
     tried = [
         (url, {name: step for name, step in steps.items() if name in run.tries}) for url, steps in visits
     ]
-    task = run.task([(url, list(steps.values())) for url, steps in tried], token)
     ended = subprocess.run(
         run.command(),
-        input=(DRIVERS / run.program).read_bytes(),
+        input=(DRIVERS / run.client.program).read_bytes(),
         cwd=PEERS / "node",
-        env={"PATH": os.environ["PATH"], "HOME": str(home), "TASK": json.dumps(task)},
+        env={"PATH": os.environ["PATH"], "HOME": str(home), "TASK": json.dumps(run.task(tried, token))},
         capture_output=True,
         timeout=CLIENT_SECONDS,
         check=False,

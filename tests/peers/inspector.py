@@ -21,7 +21,7 @@ class Told(Exception):
 
 @asynccontextmanager
 async def connect(url):
-    command = [*TASK["inspector"], "--cli", url, "--transport", "http", "--protocol-era", TASK["era"], "--format", "json"]
+    command = [*TASK["inspector"], "--cli", url, "--transport", "http", "--protocol-era", TASK["mode"], "--format", "json"]
     command += ["--header", f"Authorization: Bearer {TASK['token']}"]
 
     async def ask(method, *options):
