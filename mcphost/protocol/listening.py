@@ -12,8 +12,14 @@ from typing import Final, Literal
 from msgspec import Raw
 
 from mcphost.errors import INVALID_PARAMS, DownstreamProtocolError
-from mcphost.protocol import jsonrpc
-from mcphost.protocol.envelope import META_PREFIX, META_SERVER
+from mcphost.protocol import jsonrpc, versions
+from mcphost.protocol.envelope import (
+    META_CAPABILITIES,
+    META_CLIENT,
+    META_PREFIX,
+    META_SERVER,
+    META_VERSION,
+)
 from mcphost.protocol.jsonrpc import EMPTY_OBJECT, Fields
 
 ListKind = Literal["tools", "prompts", "resources"]
@@ -232,6 +238,17 @@ def filter_of(interest: Interest) -> Raw:
     if interest.tasks:
         members[_TASKS] = sorted(interest.tasks)
     return jsonrpc.raw(members)
+
+
+def request_params(wanted: Interest, client_info: Raw) -> Fields:
+    """The params of our own `subscriptions/listen` to a modern server; nothing else can be asked on it."""
+    extensions = {TASKS_EXTENSION: EMPTY_OBJECT} if wanted.tasks else {}
+    meta = {
+        META_VERSION: versions.MODERN,
+        META_CLIENT: client_info,
+        META_CAPABILITIES: {"extensions": extensions} if extensions else EMPTY_OBJECT,
+    }
+    return {"notifications": filter_of(wanted), "_meta": jsonrpc.raw(meta)}
 
 
 def acknowledgement(listen_id: bytes, granted: Interest) -> bytes:

@@ -85,6 +85,11 @@ class Upstream(Generic[T]):
         return len(self._pending)
 
     @property
+    def listens(self) -> int:
+        """How many of the requests in flight are listens: those last for good and keep nobody waiting."""
+        return len(self._listens)
+
+    @property
     def facts(self) -> ServerFacts | None:
         """What the server said of itself; None until it is open."""
         return self._handshake.facts
@@ -173,6 +178,7 @@ class Upstream(Generic[T]):
     def drain(self) -> list[T]:
         """The entries of all requests in flight, for a connection that is gone."""
         self._questions.clear()
+        self._listens.clear()
         return self._pending.drain()
 
     def _answered(self, message: Message) -> Event[T] | None:

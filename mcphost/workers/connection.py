@@ -89,8 +89,8 @@ class Connection:
 
     @property
     def in_flight(self) -> int:
-        """Calls on the wire."""
-        return len(self._machine)
+        """Calls on the wire; what we listen on is none."""
+        return len(self._machine) - self._machine.listens
 
     @property
     def unsettled(self) -> bool:

@@ -9,6 +9,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal
 
 import anyio
@@ -18,6 +19,7 @@ from mcphost.decisions.restart import Again, GiveUp, Rest, RestartBudget
 from mcphost.errors import McpHostError, Overloaded, WorkerFailed, WorkerGone, WorkerUnavailable
 from mcphost.telemetry.logs import logger
 from mcphost.telemetry.metrics import Metrics
+from mcphost.workers.hub import Hub
 from mcphost.workers.lifetime import background_tasks
 from mcphost.workers.owners import Need, Terms
 from mcphost.workers.process import Launcher
@@ -62,6 +64,12 @@ class WorkerSet:
         self.state: State = "stopped"
         self.trouble = ""
         self.worker: Worker | None = None
+        self.hub = Hub(
+            repr(self.identity),
+            want=self.want,
+            odd=partial(around.metrics.oddity, *self._labels),
+            client_info=around.client_info,
+        )
         self.spares = Spares(self.identity, settings, around.launcher, around.metrics, around.lane)
 
     def __repr__(self) -> str:
@@ -71,13 +79,16 @@ class WorkerSet:
         """Serve until cancelled, then leave no worker behind."""
         async with background_tasks() as tasks:
             tasks.start_soon(self.spares.run, self._at_rest)
+            tasks.start_soon(self.hub.run)
             try:
                 while self.state != "failed":
                     await self._wanted.wait()
                     await self._serve_guarded()
+                self.hub.close()
                 await self.spares.retire()
                 await anyio.sleep_forever()
             finally:
+                self.hub.close()
                 with anyio.CancelScope(shield=True):  # every wait inside is bounded
                     await self._stop()
 
@@ -170,6 +181,7 @@ class WorkerSet:
                     metrics=self._around.metrics,
                     prepared=spare,
                 )
+                self.hub.attach(self.worker)
         except McpHostError as error:
             self._around.metrics.worker_started(*self._labels, error.reason)
             await self._after_end(str(error), failed=True)
@@ -191,6 +203,7 @@ class WorkerSet:
         self.spares.renew()
         self._enter("ready")
         why = await self.worker.wait_lost()
+        self.hub.detach()
         self.trouble = why
         self._enter("stopping")
         ended = await self._end_lost(self.worker, why)
@@ -240,6 +253,7 @@ class WorkerSet:
     def _let_go(self) -> Worker | None:
         """The worker, which is this set's no longer, with what was shown of its layers taken back."""
         worker, self.worker = self.worker, None
+        self.hub.detach()
         self._around.metrics.worker_layers(*self._labels, {})
         return worker
 

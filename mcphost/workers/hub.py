@@ -1,0 +1,238 @@
+"""Who is told what one server says unasked: many listeners, one worker at a time, asked once for all of them.
+
+    worker ──line──> heard ──> news, at most every 100 ms ──> those who are interested
+
+Listeners come and go, and so do workers. Whenever either changes, `run` asks the worker that there is for the union
+of all interests. After a gap (another worker, or a listen that the server ended) what changed meanwhile is unknown, so
+everybody is told that everything they watch may have changed.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+import anyio.abc
+from msgspec import Raw
+
+from mcphost.errors import Overloaded
+from mcphost.protocol import listening
+from mcphost.protocol.jsonrpc import Fields
+from mcphost.protocol.listening import ALL_LISTS, NO_INTEREST, Heard, Interest, ListKind
+from mcphost.telemetry.logs import logger
+from mcphost.workers.lifetime import background_tasks
+from mcphost.workers.listens import Peer, Wire, wire_to
+from mcphost.workers.news import News
+from mcphost.workers.subscription import Deliver, Subscription
+
+MAX_URIS: Final = 4096  # over all listeners of a hub: they go into one request, and into the server's memory
+STEADY_SECONDS: Final = 60.0  # what lasted so long ends for a new reason, and is tried again at once
+
+
+class Hub:
+    """The listeners of one worker set. `attach` and `detach` follow its worker; `run` does the asking."""
+
+    def __init__(
+        self, name: str, *, want: Callable[[], None], odd: Callable[[str], None], client_info: Raw
+    ) -> None:
+        """`want` has a worker started if there is none; `odd` counts a message that was passed over."""
+        self._name = name
+        self._want = want
+        self._odd = odd
+        self._client_info = client_info
+        self._subscriptions: dict[Subscription, None] = {}  # in the order of their coming
+        self._watchers: list[Callable[[ListKind], None]] = []
+        self._stirred = anyio.Event()
+        self._news = News(self._tell, self._tell_everything)
+        self._wire: Wire | None = None
+        self._worker: Peer | None = None
+        self._gap = True
+        self._failures = 0
+        self._since = 0.0
+        self._not_before = 0.0
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self.closed = False
+
+    def __repr__(self) -> str:
+        return f"<Hub of {self._name}, {len(self._subscriptions)} listeners>"
+
+    # --- listeners ------------------------------------------------------------------------------------
+
+    def subscribe(self, interest: Interest, deliver: Deliver, *, wakes: bool = True) -> Subscription:
+        """Begin to listen. `deliver` is called on the loop and may neither block nor raise.
+
+        A listener that `wakes` has a worker started that is not there; one that does not hears of those that others
+        want. One to a closed hub never hears anything.
+
+        Raises:
+            Overloaded: the hub has as many URIs as it may.
+        """
+        self._admit(interest)
+        subscription = Subscription(self, interest, deliver, wakes=wakes)
+        if not self.closed:
+            self._subscriptions[subscription] = None
+            self._stirred.set()
+        return subscription
+
+    def change(self, subscription: Subscription, interest: Interest) -> None:
+        """See `Subscription.change`."""
+        if subscription in self._subscriptions and interest != subscription.interest:
+            self._admit(interest)
+            subscription.interest = interest
+            subscription.unsettle()
+            self._stirred.set()
+
+    def drop(self, subscription: Subscription) -> None:
+        """See `Subscription.close`."""
+        if self._subscriptions.pop(subscription, subscription) is None:
+            self._stirred.set()
+
+    def watch_lists(self, changed: Callable[[ListKind], None]) -> None:
+        """Have `changed` called whenever a list of this server's may be another than before, for ever."""
+        self._watchers.append(changed)
+
+    def _admit(self, interest: Interest) -> None:
+        if interest.uris and len(self._union().uris | interest.uris) > MAX_URIS:
+            message = f"{MAX_URIS} resources of this server are subscribed to, the most that may be"
+            raise Overloaded(message, retry_after=60.0)
+
+    def _union(self) -> Interest:
+        return listening.union([ALL_LISTS, *(each.interest for each in self._subscriptions)])
+
+    # --- workers --------------------------------------------------------------------------------------
+
+    def attach(self, worker: Peer) -> None:
+        """A worker is ready. No await may stand between its being ready and this, or a notification is lost."""
+        if self._tasks is None or self.closed:
+            return
+        self._worker = worker
+        self._wire = wire_to(worker, self._tasks, self._client_info, self._listen_ended)
+        self._gap = True
+        self._since, self._not_before = anyio.current_time(), 0.0
+        worker.on_notified = self._notified
+        self._stirred.set()
+
+    def detach(self) -> None:
+        """The worker is lost. Idempotent."""
+        if self._wire is not None:
+            self._worker = self._wire = None
+            self._rest()
+
+    def close(self) -> None:
+        """There will be no worker any more: every listener is told that its server is gone. Idempotent."""
+        self.closed = True
+        self._worker = self._wire = None
+        gone, self._subscriptions = list(self._subscriptions), {}
+        for each in gone:
+            if each.on_gone is not None:
+                each.on_gone()
+
+    async def run(self) -> None:
+        """Keep the worker asked for what its listeners want, until cancelled."""
+        async with background_tasks() as tasks:
+            self._tasks = tasks
+            try:
+                tasks.start_soon(self._news.tell)
+                while True:
+                    await self._stirred.wait()
+                    self._stirred = anyio.Event()
+                    await self._tend_guarded()
+            finally:
+                self._tasks = None
+
+    async def _tend_guarded(self) -> None:
+        try:
+            await self._tend()
+        except Exception:  # noqa: BLE001 - the boundary of one hub: its bug must not end the workers
+            logger().exception("hub_broke", hub=self._name)
+            self._rest()
+
+    async def _tend(self) -> None:
+        if anyio.current_time() < self._not_before:
+            if self._wire is not None:
+                self._settle(self._wire)  # it stays as it is for now
+            return
+        wire, worker = self._wire, self._worker
+        if wire is None or worker is None:
+            if any(each.wakes or each.interest.uris for each in self._subscriptions):
+                self._want()
+            return
+        asked = {each: each.interest for each in self._subscriptions}
+        went_well = await wire.ask(listening.supported(self._union(), worker.facts.capabilities))
+        if wire is not self._wire:
+            return  # another worker has come, which stirred
+        if went_well and self._gap:
+            self._gap = False
+            self._tell_everything()
+        for each, interest in asked.items():
+            if each.interest == interest:
+                each.settle(interest & wire.granted)
+        if not went_well:
+            self._odd("listen-refused")
+            self._rest()
+
+    def _settle(self, wire: Wire) -> None:
+        for each in self._subscriptions:
+            each.settle(each.interest & wire.granted)
+
+    def _rest(self) -> None:
+        """Let some time pass before the next attempt, the longer the oftener it was in vain."""
+        now = anyio.current_time()
+        self._failures = 1 if now - self._since > STEADY_SECONDS else self._failures + 1
+        self._since = now
+        wait = listening.wait_before_retry(self._failures)
+        self._not_before = now + wait
+        if self._tasks is not None and not self.closed:
+            self._tasks.start_soon(self._stir_at, self._not_before)
+
+    async def _stir_at(self, moment: float) -> None:
+        await anyio.sleep_until(moment)
+        if moment == self._not_before:
+            self._stirred.set()
+
+    def _listen_ended(self) -> None:
+        self._gap = True
+        self._rest()
+
+    # --- notifications --------------------------------------------------------------------------------
+
+    def _notified(self, method: str, params: Fields, listen_id: int | None) -> None:
+        """Called by the reader of the pipe."""
+        wire = self._wire
+        if wire is not None and method == listening.ACKNOWLEDGED:
+            wire.acknowledged(params, listen_id)
+            return
+        heard = listening.read_heard(method, params)
+        if heard is None or wire is None or not wire.carries(listen_id) or not wire.granted.wants(heard):
+            self._odd("notification")
+            return
+        if not self._news.add(heard):
+            self._odd("notification-flood")
+
+    def _tell(self, heard: Heard) -> None:
+        if heard.kind is not None:
+            self._tell_watchers(heard.kind)
+        for each in list(self._subscriptions):
+            if each.interest.wants(heard):
+                self._deliver(each, heard)
+
+    def _tell_everything(self) -> None:
+        """Tell those who listen already that all they are told of may have changed."""
+        granted = NO_INTEREST if self._wire is None else self._wire.granted
+        for kind in ALL_LISTS.kinds:
+            self._tell_watchers(kind)
+        for each in list(self._subscriptions):
+            told = each.interest & granted if each.is_open else NO_INTEREST
+            for kind in sorted(told.kinds):
+                self._deliver(each, listening.list_changed(kind))
+            for uri in sorted(told.uris):
+                self._deliver(each, listening.updated(uri))
+
+    def _tell_watchers(self, kind: ListKind) -> None:
+        for changed in self._watchers:
+            changed(kind)
+
+    def _deliver(self, subscription: Subscription, heard: Heard) -> None:
+        try:
+            subscription.deliver(heard)
+        except Exception:  # noqa: BLE001 - the boundary of one listener: its bug must not silence the others
+            logger().exception("listener_broke", hub=self._name)
