@@ -13,7 +13,7 @@
     │   └── RateLimited, Overloaded
     ├── CallFailure                  it went wrong while doing
     │   ├── CallTimeout
-    │   ├── CannotAsk
+    │   ├── CannotAsk, Unanswered
     │   ├── WorkerDied, WorkerGone, WorkerUnavailable
     │   │   └── WorkerFailed         for good
     │   └── StartFailed              a worker did not get ready
@@ -300,6 +300,18 @@ class CannotAsk(CallFailure):
 
     reason = "cannot-ask"
     rpc_code = 424
+
+
+class Unanswered(CallFailure):
+    """The client did not answer in time what the server asked it; the server was told to cancel."""
+
+    reason = "unanswered"
+    rpc_code = 408
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"what the server asked was not answered within {seconds:g} s; the call was cancelled"
+        )
 
 
 class WorkerDied(CallFailure):

@@ -337,7 +337,7 @@ class Runtime(anyio.AsyncContextManagerMixin):
                 self.pool.start_eager(_tenants_of(plan))
                 self._state = "running"
                 try:
-                    async with background_tasks() as tasks:
+                    async with self._broker.open(), background_tasks() as tasks:
                         tasks.start_soon(legacy.expire)
                         yield self
                 finally:

@@ -26,6 +26,7 @@ WIRE = [
     (errors.Overloaded("x", retry_after=2), 503, 503, "overloaded", True),
     (errors.CallTimeout(1.5), 200, 504, "timeout", False),
     (errors.CannotAsk("x"), 200, 424, "cannot-ask", False),
+    (errors.Unanswered(600.0), 200, 408, "unanswered", False),
     (errors.WorkerDied("x"), 200, 502, "worker-died", False),
     (errors.WorkerGone(), 200, 410, "worker-gone", False),
     (errors.WorkerUnavailable("x"), 200, 503, "worker-unavailable", True),

@@ -6,7 +6,8 @@ one place, `Broker.answer`, and becomes one wire error; however a call ends, it 
 line.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 import anyio
 from msgspec import Raw
@@ -18,8 +19,8 @@ from mcphost.broker.faces import Faces
 from mcphost.broker.lists import Lists
 from mcphost.broker.request import Around, Caller, Record, Reply, Request, Tenant
 from mcphost.errors import DownstreamProtocolError, McpHostError, ServerError
-from mcphost.protocol import downstream, jsonrpc
-from mcphost.protocol.envelope import Inbound
+from mcphost.protocol import downstream, jsonrpc, loglevels
+from mcphost.protocol.envelope import META_LOG_LEVEL, Inbound
 from mcphost.protocol.jsonrpc import Fields
 from mcphost.protocol.methods import COMPLETE, LISTS, NAMED
 from mcphost.protocol.versions import Era
@@ -49,6 +50,12 @@ class Broker:
             return True
         known = caller.server in self._pool.servers
         return known and self._tenants[caller.principal.tenant].permissions.sees(caller.server)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Take calls for as long as the block lasts; those whose clients are away end with it."""
+        async with self._calls.open():
+            yield
 
     async def answer(self, caller: Caller, inbound: Inbound, client: Client) -> Reply:
         """Answer one request of `client`, which may hear and be asked things before.
@@ -128,7 +135,12 @@ class Broker:
         legacy = request.inbound.era == "legacy"
         if request.inbound.method == "ping" and legacy:
             return jsonrpc.EMPTY_OBJECT
-        request.tenant.gate.enter(anyio.current_time())
+        _check_log_level(request.inbound)
+        returning = self._calls.returning(request)
+        if returning is not None and returning.holds_place:
+            request.tenant.gate.charge(anyio.current_time())
+        else:
+            request.place = request.tenant.gate.admit(anyio.current_time())
         try:
             match request.inbound.method:
                 case "initialize" if legacy:
@@ -137,16 +149,39 @@ class Broker:
                         request.inbound.params, face
                     )
                     return result
+                case "logging/setLevel" if request.client.session is not None:
+                    return _set_log_level(request.inbound, request.client.session)
                 case "server/discover" if not legacy:
                     return downstream.discover_result(await self._faces.of(request))
                 case method if method in LISTS:
                     return await self._lists.answer(request, LISTS[method])
                 case method if method in NAMED or method == COMPLETE:
-                    return await self._calls.answer(request)
+                    return await self._calls.answer(request, returning)
                 case method:
                     raise DownstreamProtocolError(errors.METHOD_NOT_FOUND, f"no such method: {method[:100]}")
         finally:
-            request.tenant.gate.leave()
+            if request.place is not None:
+                request.place.leave()
+
+
+def _check_log_level(inbound: Inbound) -> None:
+    """Refuse a level that is none (2026-07-28, server/utilities/logging, "Error Handling")."""
+    if inbound.era == "modern" and META_LOG_LEVEL in inbound.meta:
+        _level(inbound.meta[META_LOG_LEVEL], f'params._meta["{META_LOG_LEVEL}"]')
+
+
+def _set_log_level(inbound: Inbound, session: LegacySession) -> Raw:
+    """What a session wants to be told from now on (2025-11-25, server/utilities/logging, "Setting Log Level")."""
+    session.log_level = _level(inbound.params.get("level"), "params.level")
+    return jsonrpc.EMPTY_OBJECT
+
+
+def _level(raw: Raw | None, where: str) -> str:
+    level = jsonrpc.text(raw)
+    if level is None or not loglevels.is_level(level):
+        names = ", ".join(loglevels.LEVELS)
+        raise DownstreamProtocolError(errors.INVALID_PARAMS, f"{where} must be one of {names}")
+    return level
 
 
 def _status(code: int, era: Era) -> int:

@@ -1,39 +1,76 @@
 """Calls of one item: a tool, a prompt, a resource, or the completion of an argument of one."""
 
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from msgspec import Raw
 
 from mcphost import errors
-from mcphost.broker.client import Notify
+from mcphost.broker import rounds
+from mcphost.broker.call import Call, Target
+from mcphost.broker.calltime import ANSWER_SECONDS
+from mcphost.broker.conversation import Conversation
 from mcphost.broker.endpoints import servers_of
+from mcphost.broker.parking import Parking
 from mcphost.broker.request import Around, Request
-from mcphost.broker.roundtrip import roundtrip
-from mcphost.errors import DownstreamProtocolError, Forbidden
-from mcphost.protocol import bridge, catalog, downstream, jsonrpc
-from mcphost.protocol.jsonrpc import Fields
+from mcphost.broker.roundtrip import Finished
+from mcphost.broker.states import States, refused
+from mcphost.decisions.handles import StateHandle
+from mcphost.errors import DownstreamProtocolError, Forbidden, WorkerGone
+from mcphost.protocol import bridge, catalog, inputs, jsonrpc
+from mcphost.protocol.inputs import InputRequest
+from mcphost.protocol.jsonrpc import EMPTY_OBJECT, Fields
 from mcphost.protocol.methods import COMPLETE, NAMED
-from mcphost.workers.hearing import Hearer, Question
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """One item of one server: the server, and the item's name as the server knows it."""
+class Returning:
+    """A request that goes on with an earlier one: its state opened, and the call that waits for it if one does."""
 
-    server: str
-    name: str
+    handle: StateHandle
+    conversation: Conversation | None = None
+
+    @property
+    def holds_place(self) -> bool:
+        """Whether its call has a place among its tenant's already."""
+        return self.conversation is not None and self.conversation.place is not None
 
 
 class Calls:
     """Answers the methods on one item."""
 
-    def __init__(self, around: Around) -> None:
+    def __init__(self, around: Around, *, answer_seconds: float = ANSWER_SECONDS) -> None:
         self._around = around
         self._pool = around.pool
+        self._states = States(around.sealer)
+        self._parking = Parking(around, answer_seconds=answer_seconds)
 
-    async def answer(self, request: Request) -> Raw:
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Take calls for as long as the block lasts; those whose clients are away end with it."""
+        async with self._parking.open():
+            yield
+
+    def returning(self, request: Request) -> Returning | None:
+        """What a request goes on with; None if it begins anew.
+
+        Raises:
+            DownstreamProtocolError: it brings a state that is not valid for it.
+        """
+        handle = self._states.opened(request)
+        if handle is None:
+            return None
+        if handle.kind == "worker":
+            return Returning(handle)
+        conversation = self._parking.find(handle.place)
+        if conversation is None:
+            raise refused()
+        return Returning(handle, conversation)
+
+    async def answer(self, request: Request, returning: Returning | None) -> Raw:
         """The server's result, in the client's era and under the endpoint's names."""
-        inbound, caller = request.inbound, request.caller
+        inbound = request.inbound
         params = dict(inbound.params)
         if inbound.method == COMPLETE:
             target = self._completed(request, params)
@@ -44,20 +81,99 @@ class Calls:
         request.record.server, request.record.name = target.server, target.name
         if not request.tenant.permissions.allows(target.server, target.name):
             raise Forbidden(f"not allowed: {target.server}/{target.name}")
+        if returning is not None and returning.handle.server != target.server:
+            raise refused()
         timeouts = self._pool.servers[target.server].timeouts
         seconds = timeouts.for_tool(target.name) if inbound.method == "tools/call" else timeouts.call
         request.record.tool_called = inbound.method == "tools/call"
-        eras, result = await roundtrip(
-            self._around,
-            request,
-            target.server,
-            params,
-            limit=seconds,
-            hearer=_progress(request),
+        call = Call(request, target, params, seconds, None if returning is None else returning.handle)
+        if returning is not None and returning.conversation is not None:
+            return await self._resumed(call, returning.handle)
+        try:
+            if call.may_be_parked:
+                return await self._round(call, self._parking.begin(call))
+            finished = await rounds.carry(self._around, call, self._parking.answer_seconds)
+        except WorkerGone:
+            if call.need.instance:
+                raise refused() from None
+            raise
+        return self._shaped(call, finished)
+
+    async def _resumed(self, call: Call, handle: StateHandle) -> Raw:
+        """The next round of a parked call."""
+        params = call.request.inbound.params
+        try:
+            responses = jsonrpc.fields(
+                params.get(inputs.RESPONSES, EMPTY_OBJECT), f"params.{inputs.RESPONSES}"
+            )
+        except jsonrpc.Malformed as error:
+            raise DownstreamProtocolError(error.code, str(error)) from None
+        conversation = self._parking.take(handle.place)
+        if conversation is None:
+            raise refused()
+        conversation.resume(call.request, responses)
+        return await self._round(call, conversation)
+
+    async def _round(self, call: Call, conversation: Conversation) -> Raw:
+        """One round of a call that may be parked: its result, or the questions that the server has asked."""
+        finished = await conversation.round(call.request)
+        if finished is not None:
+            return self._shaped(call, finished)
+        shown = conversation.shown()
+        identifier = self._parking.park(conversation, call.request)
+        state = self._states.of_parked(call, identifier, self._parking.answer_seconds)
+        return self._asking(call, shown, state, {})
+
+    def _shaped(self, call: Call, finished: Finished) -> Raw:
+        """A worker's answer in the client's era."""
+        client = call.request.client
+        if client.era == "modern":
+            asked = self._asked(call, finished)
+            if asked is not None:
+                return asked
+        result = finished.result(uri=call.uri)
+        if call.request.caller.server is None:
+            result = catalog.rewrite_uris(call.target.server, result)
+        return bridge.to_client(
+            call.method,
+            result,
+            finished.eras,
+            server_info=self._around.info,
+            extended=bridge.share_extension(client.capabilities, finished.facts.capabilities),
         )
-        if caller.server is None:
-            result = catalog.rewrite_uris(target.server, result)
-        return bridge.to_client(inbound.method, result, eras, server_info=self._around.info)
+
+    def _asked(self, call: Call, finished: Finished) -> Raw | None:
+        """What a modern client is asked in place of a result; None if it is not.
+
+        Raises:
+            DownstreamProtocolError: -32021, it has not declared what is asked for.
+        """
+        members = finished.asks_for_input
+        if members is not None:
+            required = inputs.read(call.method, members)
+            state = None
+            if required.state is not None:
+                state = self._states.of_worker(call, finished.instance, bytes(required.state))
+            return self._asking(call, required.requests, state, members)
+        if (
+            finished.message.kind != "error"
+            or finished.eras.worker == "modern"
+            or call.method not in inputs.ASKABLE
+        ):
+            return None
+        questions = bridge.elicitations(jsonrpc.error_object(finished.message.body))
+        return None if questions is None else self._asking(call, questions, None, {})
+
+    def _asking(
+        self, call: Call, questions: Mapping[str, InputRequest], state: str | None, members: Fields
+    ) -> Raw:
+        """A result of type `input_required` with these questions and this state of ours."""
+        missing = inputs.undeclared(questions.values(), call.request.client.declared)
+        if missing:
+            raise inputs.needs(missing)
+        call.request.record.extra["asked"] = len(questions)
+        written = inputs.with_state(members, state) if members else inputs.write(questions, state)
+        return jsonrpc.raw(bridge.modern_result(call.method, written, self._around.info, inputs.KIND))
 
     def _target(self, request: Request, key: str, name: str | None) -> Target:
         if name is None:
@@ -81,29 +197,3 @@ class Calls:
         ref[key] = jsonrpc.raw(target.name)
         params["ref"] = jsonrpc.raw(ref)
         return target
-
-
-class _ProgressOnly:
-    """Hears the progress of a request and nothing else."""
-
-    wants_progress = True
-    wants_logs = False
-    can_be_asked = False
-
-    def __init__(self, token: Raw, notify: Notify) -> None:
-        self._token = token
-        self._notify = notify
-
-    def progressed(self, params: Fields) -> None:
-        self._notify(downstream.progress(params, self._token))
-
-    def logged(self, params: Fields) -> None:
-        """Never called: no logs are wanted."""
-
-    def asked(self, question: Question) -> None:
-        """Never called: nothing can be asked."""
-
-
-def _progress(request: Request) -> Hearer | None:
-    token = downstream.progress_token(request.inbound.meta)
-    return None if token is None else _ProgressOnly(token, request.client.notify)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from msgspec import Raw
 
 from mcphost.broker.client import Client
-from mcphost.decisions.admission import Gate
+from mcphost.decisions.admission import Gate, Place
 from mcphost.decisions.identity import Principal
 from mcphost.decisions.permissions import Permissions
 from mcphost.decisions.sealing import Sealer
@@ -69,13 +69,14 @@ class Record:
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One judged request, who sent it, and the record that is kept of it."""
+    """One judged request, who sent it, and the record that is kept of it. `place` is its own until it hands it on."""
 
     tenant: Tenant
     caller: Caller
     inbound: Inbound
     client: Client
     record: Record
+    place: Place | None = None
 
     @property
     def owner(self) -> Owner:

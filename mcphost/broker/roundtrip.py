@@ -1,54 +1,104 @@
-"""One request to a worker and its answer, within a deadline."""
+"""One request to a worker and its answer."""
+
+from dataclasses import dataclass
 
 import anyio
 from msgspec import Raw
 
+from mcphost.broker.client import Client
 from mcphost.broker.request import Around, Request
 from mcphost.errors import CallTimeout, ServerError, UpstreamProtocolError
 from mcphost.protocol import bridge, jsonrpc
-from mcphost.protocol.bridge import Eras
-from mcphost.protocol.jsonrpc import Fields
+from mcphost.protocol.bridge import Eras, Told
+from mcphost.protocol.events import ServerFacts
+from mcphost.protocol.jsonrpc import Fields, Message
 from mcphost.workers.hearing import Hearer
 from mcphost.workers.owners import Need
+from mcphost.workers.worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A worker's answer: which eras it crossed, what the server is, and the process that gave it."""
+
+    eras: Eras
+    message: Message
+    facts: ServerFacts
+    instance: str
+
+    @property
+    def asks_for_input(self) -> Fields | None:
+        """The members of a result that asks the client something first; None for every other answer."""
+        if self.message.kind == "error":
+            return None
+        return bridge.asks_for_input(self.message.body, self.eras)
+
+    def result(self, *, uri: Raw | None = None) -> Raw:
+        """The raw result, an object. `uri` is the resource that was asked for.
+
+        Raises:
+            ServerError: the server answered with an error.
+            UpstreamProtocolError: the result is no object.
+        """
+        if self.message.kind == "error":
+            error = bridge.error_to_client(jsonrpc.error_object(self.message.body), self.eras, uri=uri)
+            raise ServerError(error.code, error.message, bytes(error.data))
+        if not bytes(self.message.body).startswith(b"{"):
+            raise UpstreamProtocolError("the server answered with a result that is no object")
+        return self.message.body
+
+
+async def send(
+    around: Around,
+    request: Request,
+    worker: Worker,
+    params: Fields,
+    *,
+    hearer: Hearer | None = None,
+    rounds: Fields | None = None,
+) -> Finished:
+    """Send a client's request to a worker, with the server's own names in `params`, and wait for the answer.
+
+    There is no deadline here. `rounds` is what a repeated request carries beside its params.
+    """
+    inbound, client = request.inbound, request.client
+    eras = Eras(inbound.era, worker.facts.era)
+    told = Told(_capabilities(client), client.log_level if hearer is not None else None, rounds or {})
+    wants_progress = hearer is not None and hearer.wants_progress
+    message = await worker.request(
+        inbound.method,
+        lambda token: bridge.to_worker(
+            params,
+            inbound.meta,
+            eras,
+            token=token if wants_progress else None,
+            client_info=client.info or around.info,
+            told=told,
+        ),
+        hearer,
+    )
+    return Finished(eras, message, worker.facts, worker.instance)
 
 
 async def roundtrip(
-    around: Around,
-    request: Request,
-    server: str,
-    params: Fields,
-    *,
-    limit: float | None = None,
-    hearer: Hearer | None = None,
+    around: Around, request: Request, server: str, params: Fields, *, limit: float | None = None
 ) -> tuple[Eras, Raw]:
-    """One request to a tenant's worker within `limit` seconds (the server's own without one).
+    """One request that asks nothing back, on a worker of the tenant's, within `limit` seconds (the server's without one).
 
     Gives the eras that it crossed and the raw result.
     Waiting for a slot and for a starting worker counts against the deadline.
     """
     workers = around.pool.find(server, request.owner)
     seconds = limit or workers.settings.timeouts.call
-    inbound = request.inbound
     try:
         with anyio.fail_after(seconds):
             async with workers.lease(Need()) as worker:
-                eras = Eras(inbound.era, worker.facts.era)
-                message = await worker.request(
-                    inbound.method,
-                    lambda token: bridge.to_worker(
-                        params,
-                        inbound.meta,
-                        eras,
-                        token=token if hearer is not None else None,
-                        client_info=around.info,
-                    ),
-                    hearer,
-                )
+                finished = await send(around, request, worker, params)
     except TimeoutError:
         raise CallTimeout(seconds) from None
-    if message.kind == "error":
-        error = bridge.error_to_client(jsonrpc.error_object(message.body), eras)
-        raise ServerError(error.code, error.message, bytes(error.data))
-    if not bytes(message.body).startswith(b"{"):
-        raise UpstreamProtocolError("the server answered with a result that is no object")
-    return eras, message.body
+    return finished.eras, finished.result()
+
+
+def _capabilities(client: Client) -> Raw:
+    """What a modern server is told that the client can do: its own words, or what they come to in the newer era."""
+    return client.capabilities if client.era == "modern" else client.declared.raw

@@ -41,10 +41,39 @@ class Gate:
         if self._concurrency is not None and self.under_way >= self._concurrency:
             message = f"{self.under_way} calls are under way, the most allowed at once"
             raise Overloaded(message, retry_after=OVERLOAD_WAIT_SECONDS)
+        self.charge(now)
+        self.under_way += 1
+
+    def charge(self, now: float) -> None:
+        """Count a request of a call that has its place already: it costs rate and nothing else.
+
+        Raises:
+            RateLimited: the rate is used up; says when to come again.
+        """
         if self._limiter is not None and (wait := self._limiter.wait_for(now)):
             raise RateLimited(f"rate limit reached; try again in {wait:.3f} s", retry_after=wait)
-        self.under_way += 1
+
+    def admit(self, now: float) -> "Place":
+        """The same as `enter`, with the place as a thing that can be handed on."""
+        self.enter(now)
+        return Place(self)
 
     def leave(self) -> None:
         """A call that was admitted has ended."""
         self.under_way -= 1
+
+
+class Place:
+    """The place of one call among those under way. Whoever holds it last leaves it."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate: Gate | None = gate
+
+    def __repr__(self) -> str:
+        return f"<Place {'left' if self._gate is None else 'held'}>"
+
+    def leave(self) -> None:
+        """Give it back. Idempotent."""
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.leave()

@@ -57,6 +57,13 @@ def progress(params: Fields, token: Raw) -> bytes:
     )
 
 
+def log_message(params: Fields) -> bytes:
+    """A server's log message, as a notification without a line break."""
+    return jsonrpc.one_line(
+        jsonrpc.raw_bytes({"jsonrpc": "2.0", "method": "notifications/message", "params": params})
+    )
+
+
 def progress_token(meta: Fields) -> Raw | None:
     """The token under which a client wants progress; None if it wants none or gave no valid one."""
     token = meta.get("progressToken")

@@ -115,12 +115,14 @@ async def test_discover_and_initialize_tell_the_features_that_are_carried(worker
         assert (await client.request("ping")).result == {}
 
 
-async def test_a_server_that_asks_back_is_refused_and_the_call_ends(client_era: str, worker_era: str) -> None:
-    """No client capability is declared to a worker, whatever the client has, so nothing can be asked through it."""
+async def test_a_client_that_declares_nothing_is_asked_nothing(client_era: str, worker_era: str) -> None:
+    """A modern client is told what it would have to declare; a legacy one is not, and the server has to make do."""
     async with serving(make_policy({"fix": fixture_server("--era", worker_era)})) as served:
-        answer = await (await served.client(client_era, "fix")).call("ask")
-        if worker_era in {"dual", "modern"}:
-            expected = (400 if client_era == "modern" else 200, -32021)
-            assert (answer.status, answer.error["code"]) == expected
+        answer = await (await served.client(client_era, "fix")).call("ask", message="?", kind="sampling")
+        if client_era == "modern":
+            assert (answer.status, answer.error["code"]) == (400, -32021)
+            assert answer.error["data"]["requiredCapabilities"] == {"sampling": {}}
+        elif worker_era in {"dual", "modern"}:
+            assert (answer.status, answer.error["code"]) == (200, -32021)  # the server's own
         else:
             assert answer.result["structuredContent"]["error"]["code"] == -32601

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from mcphost.errors import MODERN_STATUS, DownstreamProtocolError, UpstreamProtocolError
+from mcphost.errors import MODERN_STATUS, UpstreamProtocolError
 from mcphost.protocol import bridge, jsonrpc
-from mcphost.protocol.bridge import Eras
+from mcphost.protocol.bridge import Eras, Told
 from mcphost.protocol.jsonrpc import ErrorObject, Fields
 from mcphost.protocol.methods import CACHEABLE, FORWARDED
 from mcphost.protocol.versions import Era
@@ -78,15 +78,47 @@ def test_the_clients_progress_token_never_reaches_a_worker(eras: Eras) -> None:
     assert to_worker({}, meta, eras, token=5)["_meta"]["progressToken"] == 5
 
 
-@pytest.mark.parametrize("client", get_args(Era))
-def test_a_modern_worker_is_told_our_revision_our_capabilities_and_who_the_client_is(client: Era) -> None:
-    meta = {
-        f"{PREFIX}protocolVersion": "2099-01-01", f"{PREFIX}clientCapabilities": {"sampling": {}},
-        f"{PREFIX}clientInfo": THEM, f"{PREFIX}logLevel": "debug",
-    }  # fmt: skip
-    assert to_worker({}, meta, Eras(client, "modern")) == {"_meta": {
+MODERN_META = {
+    f"{PREFIX}protocolVersion": "2099-01-01",
+    f"{PREFIX}clientCapabilities": {"sampling": {}},
+    f"{PREFIX}clientInfo": THEM,
+    f"{PREFIX}logLevel": "debug",
+    f"{PREFIX}later": 1,
+    "traceparent": "00-1-2-01",
+}
+
+
+def test_a_modern_worker_is_told_our_revision_and_who_the_modern_client_is() -> None:
+    assert to_worker({}, MODERN_META, Eras("modern", "modern")) == {"_meta": {
         f"{PREFIX}protocolVersion": "2026-07-28", f"{PREFIX}clientCapabilities": {}, f"{PREFIX}clientInfo": THEM,
+        f"{PREFIX}later": 1, "traceparent": "00-1-2-01",
     }}  # fmt: skip
+
+
+def test_what_a_legacy_client_writes_under_the_protocols_own_prefix_means_nothing_to_a_modern_worker() -> (
+    None
+):
+    assert to_worker({}, MODERN_META, Eras("legacy", "modern")) == {"_meta": {
+        f"{PREFIX}protocolVersion": "2026-07-28", f"{PREFIX}clientCapabilities": {},
+        f"{PREFIX}clientInfo": {"name": "mcphost"}, "traceparent": "00-1-2-01",
+    }}  # fmt: skip
+
+
+@pytest.mark.parametrize("client", get_args(Era))
+def test_a_modern_worker_is_told_what_we_say_the_client_can_do_and_wants_logged(client: Era) -> None:
+    told = Told(Raw(b'{"roots":{}}'), "notice", {"requestState": Raw(b'"s\\u0041"')})
+    sent = bridge.to_worker(
+        {}, cut(MODERN_META), Eras(client, "modern"), token=None, client_info=US, told=told
+    )
+    meta = json.loads(bytes(sent["_meta"]))
+    assert meta[f"{PREFIX}clientCapabilities"] == {"roots": {}}
+    assert meta[f"{PREFIX}logLevel"] == "notice"
+    assert bytes(sent["requestState"]) == b'"s\\u0041"'
+
+
+def test_a_legacy_worker_is_told_nothing_of_rounds_and_levels() -> None:
+    told = Told(Raw(b'{"roots":{}}'), "notice", {"requestState": Raw(b'"s"')})
+    assert bridge.to_worker({}, {}, Eras("modern", "legacy"), token=None, client_info=US, told=told) == {}
 
 
 def test_where_a_client_told_nothing_of_itself_a_modern_worker_is_told_of_us() -> None:
@@ -179,16 +211,50 @@ def test_a_legacy_server_cannot_speak_of_result_types_to_a_modern_client(kind: o
     assert result["resultType"] == "complete"
 
 
-def test_to_a_modern_client_a_result_that_waits_for_input_is_a_missing_capability() -> None:
-    with pytest.raises(DownstreamProtocolError) as caught:
-        to_client({"resultType": "input_required", "inputRequests": {}}, Eras("modern", "modern"))
-    assert caught.value.rpc_code == -32021
-    assert caught.value.data == {"requiredCapabilities": {"elicitation": {}}}
-
-
-def test_to_a_legacy_client_a_result_that_waits_for_input_is_the_servers_fault() -> None:
+@pytest.mark.parametrize("client", get_args(Era))
+@pytest.mark.parametrize("extended", [False, True])
+def test_a_result_that_waits_for_input_is_none_where_nobody_was_to_be_asked(
+    client: Era, extended: bool
+) -> None:
+    result = Raw(b'{"resultType":"input_required","inputRequests":{}}')
     with pytest.raises(UpstreamProtocolError):
-        to_client({"resultType": "input_required", "inputRequests": {}}, Eras("legacy", "modern"))
+        bridge.to_client("tools/call", result, Eras(client, "modern"), server_info=US, extended=extended)
+
+
+def test_a_result_of_an_extension_that_both_have_goes_through_under_its_type() -> None:
+    result = Raw(b'{"resultType":"task","taskId":"t"}')
+    carried = bridge.to_client("tools/call", result, Eras("modern", "modern"), server_info=US, extended=True)
+    assert json.loads(bytes(carried)) == {
+        "resultType": "task", "taskId": "t", "_meta": {f"{PREFIX}serverInfo": {"name": "mcphost"}},
+    }  # fmt: skip
+    with pytest.raises(UpstreamProtocolError):
+        bridge.to_client("tools/call", result, Eras("legacy", "modern"), server_info=US, extended=True)
+
+
+@pytest.mark.parametrize(
+    ("client", "server", "shared"),
+    [
+        ({"extensions": {"a": {}, "b": {}}}, {"extensions": {"b": {}, "c": {}}}, True),
+        ({"extensions": {"a": {}}}, {"extensions": {"c": {}}}, False),
+        ({}, {"extensions": {"c": {}}}, False),
+        ({"extensions": {"a": {}}}, {}, False),
+        ({"extensions": 5}, {"extensions": {"c": {}}}, False),
+    ],
+)
+def test_an_extension_is_shared_if_both_name_it(client: dict, server: dict, shared: bool) -> None:
+    assert bridge.share_extension(Raw(json.dumps(client).encode()), cut(server)) is shared
+
+
+def test_a_result_that_asks_for_input_is_told_from_one_that_only_mentions_it() -> None:
+    modern = Eras("modern", "modern")
+    asks = Raw(b'{"resultType":"input_required","requestState":"s"}')
+    members = bridge.asks_for_input(asks, modern)
+    assert members is not None
+    assert bytes(members["requestState"]) == b'"s"'
+    assert bridge.asks_for_input(asks, Eras("modern", "legacy")) is None
+    assert bridge.asks_for_input(Raw(b'{"content":["input_required"]}'), modern) is None
+    with pytest.raises(UpstreamProtocolError):
+        bridge.asks_for_input(Raw(b'["input_required"]'), modern)
 
 
 @pytest.mark.parametrize("client", get_args(Era))
@@ -249,3 +315,28 @@ def test_a_modern_client_never_gets_a_reserved_code_from_a_server_that_may_not_u
 def test_the_codes_that_have_a_history(code: int, from_legacy: int, from_modern: int) -> None:
     assert bridge.error_to_client(ErrorObject(code), Eras("modern", "legacy")).code == from_legacy
     assert bridge.error_to_client(ErrorObject(code), Eras("modern", "modern")).code == from_modern
+
+
+def test_an_unknown_resource_is_named_as_the_client_named_it() -> None:
+    uri = Raw(b'"file:///x"')
+    for data, told in ((b"", {}), (b"[1]", {}), (b'{"why":1,"uri":"server\'s own"}', {"why": 1})):
+        error = bridge.error_to_client(
+            ErrorObject(-32002, "no", Raw(data)), Eras("modern", "legacy"), uri=uri
+        )
+        assert (error.code, json.loads(bytes(error.data))) == (-32602, told | {"uri": "file:///x"})
+
+
+def test_error_32042_of_a_legacy_server_stands_for_questions_by_url() -> None:
+    data = {
+        "elicitations": [{"mode": "url", "elicitationId": "1", "url": "https://x.example/1", "message": "m"}]
+    }
+    asked = bridge.elicitations(ErrorObject(-32042, "more", jsonrpc.raw(data)))
+    assert asked is not None
+    (question,) = asked.values()
+    assert question.method == "elicitation/create"
+    assert json.loads(bytes(question.params)) == {"mode": "url", "url": "https://x.example/1", "message": "m"}
+
+
+@pytest.mark.parametrize("data", [b"", b"5", b"{}", b'{"elicitations":[]}', b'{"elicitations":[1]}'])
+def test_error_32042_without_questions_stands_for_none(data: bytes) -> None:
+    assert bridge.elicitations(ErrorObject(-32042, "more", Raw(data))) is None
