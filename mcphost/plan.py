@@ -197,7 +197,7 @@ def contested_mounts(plan: Plan) -> list[tuple[str, str, str]]:
 
 
 def mounts_of_state(plan: Plan, state_dir: str) -> list[tuple[str, str]]:
-    """Mounts that show anything of the directory in which the runtime keeps what belongs to tenants: (server, mount)."""
+    """Mounts that show anything of a directory or file that the runtime keeps for itself: (server, mount)."""
     return [
         (server.name, mount.source)
         for server in plan.servers.values()

@@ -33,7 +33,7 @@ from mcphost.decisions.identity import (
     digest_of,
 )
 from mcphost.decisions.permissions import Permissions
-from mcphost.decisions.sealing import KEY_BYTES, Sealer
+from mcphost.decisions.sealing import KEY_BYTES, Sealer, key_of
 from mcphost.decisions.sessions import SessionLimits
 from mcphost.errors import NotFound, PolicyInvalid, Problem, StartRefused
 from mcphost.plan import (
@@ -64,6 +64,7 @@ from mcphost.transports.asgi import Receive, Scope, Send
 from mcphost.transports.http import Access, HttpFront
 from mcphost.transports.legacy import Clocks, LegacyFace
 from mcphost.workers.keeping import make_kept, make_state
+from mcphost.workers.kept_key import kept_key
 from mcphost.workers.lifetime import background_tasks
 from mcphost.workers.pool import Pool
 from mcphost.workers.process import Launcher
@@ -113,6 +114,13 @@ def make_plan(policy: Policy, environ: Mapping[str, str]) -> Plan:
     if state_dir is not None:
         for name, source in mounts_of_state(plan, state_dir):
             why = f"is granted {source}, where the runtime keeps what belongs to tenants; keep it apart from {state_dir}"
+            problems.append(policy.problem(("mcpServers", name), Fault(why)))
+    key = policy.runtime.seal_key
+    if key is not None and key.from_file is not None:
+        for name, source in mounts_of_state(plan, os.path.realpath(key.from_file)):
+            why = (
+                f"is granted {source}, where runtime.sealKey is read from; keep it apart from {key.from_file}"
+            )
             problems.append(policy.problem(("mcpServers", name), Fault(why)))
     for name, planned in plan.servers.items():
         problems.extend(_missing_sources(policy, name, planned.server))
@@ -316,6 +324,9 @@ class Runtime(anyio.AsyncContextManagerMixin):
             _credential(each.digest, each.tenant, each.id, each.expires) for each in resolved.credentials
         ]
         credentials.extend(self._make_tokens())
+        seal_key = await anyio.to_thread.run_sync(
+            _seal_key, resolved.seal_key, self._policy.runtime.state_dir
+        )
         async with Launcher.open("mcphost") as launcher:
             refuse_unenforceable(self._policy, launcher.features)
             launcher.prepare(_zygote_shapes(plan, self._policy.runtime.state_dir))
@@ -331,7 +342,7 @@ class Runtime(anyio.AsyncContextManagerMixin):
                     name: Tenant(name, Permissions(each.allow, each.deny), Gate(each.limits))
                     for name, each in plan.tenants.items()
                 }
-                sealer = Sealer(secrets.token_bytes(KEY_BYTES), secrets.token_bytes)
+                sealer = Sealer(seal_key, secrets.token_bytes)
                 self._broker = Broker(Around(self.pool, INFO, sealer, self.metrics), tenants)
                 self._front, legacy = self._make_front(Tokens(credentials), sealer)
                 self.pool.start_eager(_tenants_of(plan))
@@ -373,6 +384,15 @@ class Runtime(anyio.AsyncContextManagerMixin):
         for tenant in self._policy.tenants:
             self.metrics.watch_sessions(tenant, partial(legacy.open_sessions, tenant))
         return HttpFront(self._broker, access, legacy, clocks=clocks, metrics=self.metrics), legacy
+
+
+def _seal_key(given: Secret | None, state_dir: str | None) -> bytes:
+    """What handles are sealed with: what the policy names, or what is kept in `state_dir`, or this start's own."""
+    if given is not None:
+        return key_of(given.reveal())
+    if state_dir is not None:
+        return kept_key(state_dir, KEY_BYTES, secrets.token_bytes)
+    return secrets.token_bytes(KEY_BYTES)
 
 
 def _credential(digest: bytes, tenant: str, token_id: str, expires: datetime | None) -> Credential:

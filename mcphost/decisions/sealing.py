@@ -8,6 +8,7 @@ still compares the tenant, the principal and the date inside with the request's 
 
 import base64
 import binascii
+import hashlib
 from collections.abc import Callable
 from typing import Final, Literal
 
@@ -26,6 +27,11 @@ Purpose = Literal["session", "state", "cursor", "task"]
 
 class SealBroken(Exception):
     """The text is no handle of this key and purpose: forged, changed, cut, or sealed for something else."""
+
+
+def key_of(secret: str) -> bytes:
+    """The key that a random text of an operator stands for, `KEY_BYTES` long."""
+    return hashlib.sha256(b"mcphost seal key\0" + secret.encode()).digest()
 
 
 class Sealer:

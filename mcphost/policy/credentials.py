@@ -9,8 +9,10 @@ from mcphost.errors import PolicyInvalid, Problem
 from mcphost.policy.faults import Fault
 from mcphost.policy.models import Policy
 from mcphost.policy.places import KeyPath
-from mcphost.policy.secrets import Secret
+from mcphost.policy.secrets import Secret, SecretRef
 from mcphost.policy.tenants import Token
+
+MIN_SEAL_KEY_CHARACTERS = 32  # 128 bits even where each character is a hexadecimal digit
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +30,11 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedSecrets:
-    """The secrets of each tenant by name, and every token but those to be generated."""
+    """The secrets of each tenant by name, every token but those to be generated, and what handles are sealed with."""
 
     secrets: Mapping[str, Mapping[str, Secret]]
     credentials: tuple[Credential, ...]
+    seal_key: Secret | None = None
 
 
 def resolve_secrets(policy: Policy, *, environ: Mapping[str, str]) -> ResolvedSecrets:
@@ -62,9 +65,26 @@ def resolve_secrets(policy: Policy, *, environ: Mapping[str, str]) -> ResolvedSe
             _, first = credentials.setdefault(digest, (Credential(name, token.id, digest, token.expires), at))
             if first != at:
                 problems.append(policy.problem(at, Fault("this token is given twice", also=first)))
+    seal_key = None
+    try:
+        seal_key = _seal_key(policy.runtime.seal_key, environ)
+    except Fault as fault:
+        problems.append(policy.problem(("runtime", "sealKey"), fault))
     if problems:
         raise PolicyInvalid(problems)
-    return ResolvedSecrets(secrets, tuple(credential for credential, _ in credentials.values()))
+    return ResolvedSecrets(
+        secrets, tuple(credential for credential, _ in credentials.values()), seal_key=seal_key
+    )
+
+
+def _seal_key(ref: SecretRef | None, environ: Mapping[str, str]) -> Secret | None:
+    secret = None if ref is None else ref.read(environ)
+    if secret is not None and len(secret.reveal()) < MIN_SEAL_KEY_CHARACTERS:
+        raise Fault(
+            f"is too short to be random enough; give {MIN_SEAL_KEY_CHARACTERS} characters or more, as "
+            "`openssl rand -hex 32` makes"
+        )
+    return secret
 
 
 def _digest(token: Token, environ: Mapping[str, str]) -> bytes | None:

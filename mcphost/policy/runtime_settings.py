@@ -4,6 +4,7 @@ from typing import Literal
 
 from mcphost.policy.addresses import Address, HostPattern, ListenAddress, Origin, PublicUrl
 from mcphost.policy.fields import AbsolutePath, Count, Items, Model
+from mcphost.policy.secrets import SecretRef
 from mcphost.policy.units import ByteSize, Duration, Timeout
 
 
@@ -44,6 +45,9 @@ class RuntimeSettings(Model):
 
     state_dir: AbsolutePath | None = None
     """The directory that holds each tenant's /data; null gives servers nothing that outlives a worker."""
+
+    seal_key: SecretRef | None = None
+    """What the ids of sessions and other handles are sealed with; without it, a key kept in `stateDir` or made at each start."""
 
     auth: Literal["token", "none"] = "token"
     """`none` serves anyone who can connect: for one tenant on a loopback address only."""

@@ -26,7 +26,7 @@ def make_state(state_dir: str) -> None:
     try:
         os.makedirs(state_dir, mode=0o700, exist_ok=True)
         for part in ("data", "volumes"):
-            closed = _descend(state_dir, (part,))
+            closed = descend(state_dir, (part,))
             try:
                 os.fchmod(closed, 0o700)
             finally:
@@ -45,7 +45,7 @@ def make_kept(state_dir: str, directory: str, *, sized: bool, other: str) -> Non
     """
     *way, last = os.path.relpath(directory, state_dir).split("/")
     try:
-        parent = _descend(state_dir, way)
+        parent = descend(state_dir, way)
         try:
             if not sized:
                 with suppress(FileExistsError):
@@ -62,7 +62,7 @@ def make_kept(state_dir: str, directory: str, *, sized: bool, other: str) -> Non
         raise _cannot(directory, error) from None
 
 
-def _descend(state_dir: str, way: Sequence[str]) -> int:
+def descend(state_dir: str, way: Sequence[str]) -> int:
     """The directory below `state_dir`, made where it is missing; the caller closes it."""
     here = os.open(state_dir, _DIRECTORY)
     try:

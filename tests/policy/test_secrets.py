@@ -188,3 +188,24 @@ def test_the_environment_of_a_server_is_not_in_its_repr() -> None:
     policy = loads(f"version: 1\nmcpServers: {{a: {{command: x, env: {{KEY: {CANARY}}}}}}}\n", file="p.yaml")
     assert CANARY not in repr(policy)
     assert CANARY not in str(policy)
+
+
+def sealed_by(value: str) -> Secret | None:
+    policy = loads("version: 1\nruntime: {sealKey: {fromEnv: KEY}}\n", file="p.yaml")
+    return resolve_secrets(policy, environ={"KEY": value}).seal_key
+
+
+def test_the_key_of_handles_is_read_with_the_secrets() -> None:
+    secret = sealed_by("k" * 32)
+    assert secret is not None
+    assert secret.reveal() == "k" * 32
+    policy = loads("version: 1\n", file="p.yaml")
+    assert resolve_secrets(policy, environ={}).seal_key is None
+
+
+@pytest.mark.parametrize(("value", "why"), [("k" * 31, "too short to be random"), ("", "is empty")])
+def test_a_key_of_handles_that_can_be_guessed_is_refused_without_being_shown(value: str, why: str) -> None:
+    with pytest.raises(PolicyInvalid, match=why) as caught:
+        sealed_by(value)
+    assert str(caught.value).startswith("p.yaml:2:")
+    assert "kkk" not in str(caught.value)
