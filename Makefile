@@ -79,8 +79,9 @@ chaos: dev ## kill parts of a running product ROUNDS times (200) at random momen
 	PYTHONPATH=.:tests $(BIN)/python -m chaos --rounds $(ROUNDS) --seed $(SEED)
 	PYTHONPATH=.:tests $(BIN)/python -m chaos --rounds $$(($(ROUNDS) / 4)) --seed $(SEED) --user
 
-fuzz: .peers/.fuzz ## feed every reader of foreign bytes what reaches new code, FUZZ_SECONDS (60) for each
+fuzz: .peers/.fuzz dev ## feed every reader of foreign bytes, and the running product, what nobody meant, FUZZ_SECONDS (60) each
 	PYTHONPATH=.:tests .peers/fuzz/bin/python -m fuzz --seconds $(FUZZ_SECONDS) --seed $(SEED)
+	PYTHONPATH=.:tests $(BIN)/python -m fuzz.live --seconds $(FUZZ_SECONDS) --seed $(SEED)
 
 lock: .venv/.created .peers/.servers ## choose the newest versions that fit and pin them
 	$(PIP) install uv==$(UV_VERSION)

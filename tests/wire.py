@@ -69,6 +69,8 @@ class RawHttp:
         head = await self._until(b"\r\n\r\n")
         first, *lines = head.split(b"\r\n")
         status = int(first.split(b" ")[1])
+        if status == 100:
+            return await self._response()
         headers = {
             name.lower().strip(): value.strip()
             for name, _, value in (line.partition(b":") for line in lines if line)
