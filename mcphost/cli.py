@@ -15,6 +15,7 @@ from mcphost.errors import McpHostError, PolicyError
 from sandbox import SandboxError
 
 if TYPE_CHECKING:
+    from mcphost.decisions.routing import Route
     from mcphost.plan import Plan, ServerPlan
 
 EX_CONFIG: Final = 78
@@ -136,6 +137,7 @@ def _described(plan: "Plan", held: str) -> str:
             f"{limits.cpu_millis} milli-cpu, {limits.files} files, messages of {server.message_bytes} bytes"
         )
         lines.append(f"  call   within {server.timeouts.call:g} s, {server.server.concurrency} at once")
+    lines.extend(["", *(f"route    {path} ({_route(route)})" for path, route in plan.routes.items())])
     for name, tenant in plan.tenants.items():
         rate = tenant.limits.rate
         paced = f"{rate.per_second:g}/s, burst {rate.burst}" if rate else "no rate limit"
@@ -145,6 +147,21 @@ def _described(plan: "Plan", held: str) -> str:
         if tenant.deny:
             lines.append(f"  deny   {', '.join(tenant.deny)}")
     return "\n".join(lines)
+
+
+def _route(route: "Route") -> str:
+    named = f"server{route.separator}name" if route.separator else "names without a prefix"
+    offers = "everything" if route.features is None else ", ".join(sorted(route.features))
+    choice = "the healthiest server of a name" if route.interchangeable else "the first server of a name"
+    parts = [
+        "all servers" if route.servers is None else ", ".join(route.servers) or "no server",
+        offers,
+        named if route.separator else f"{named}, {choice}",
+        "lists go without a server that is down"
+        if route.skips_down
+        else "lists fail with a server that is down",
+    ]
+    return "; ".join(parts)
 
 
 def _egress(server: "ServerPlan") -> str:

@@ -12,6 +12,7 @@ from typing import Final, Literal
 from mcphost.decisions.admission import Limits
 from mcphost.decisions.ratelimit import Rate
 from mcphost.decisions.restart import RestartPolicy
+from mcphost.decisions.routing import DEFAULT_ROUTES, Route
 from mcphost.policy import (
     Policy,
     Program,
@@ -22,6 +23,7 @@ from mcphost.policy import (
     interpolate,
     secret_names,
 )
+from mcphost.policy import Route as PolicyRoute
 from mcphost.policy import Tenant as PolicyTenant
 from mcphost.workers.settings import SHARED, Expectation, Timeouts
 from sandbox import DATA_TARGET, EGRESS_HOST, EGRESS_PORT, Egress, Mount, SandboxSpec, Tmpfs, Volume, Zygote
@@ -158,6 +160,7 @@ class Plan:
     policy: Policy
     servers: Mapping[str, ServerPlan]
     tenants: Mapping[str, TenantPlan]
+    routes: Mapping[str, Route]
 
 
 def compile_plan(
@@ -178,7 +181,8 @@ def compile_plan(
         for name, server in policy.servers.items()
     }
     tenants = {name: _tenant(name, tenant, servers) for name, tenant in policy.tenants.items()}
-    return Plan(policy, servers, tenants)
+    routes = {path: _route(path, route, servers) for path, route in policy.routes.items()}
+    return Plan(policy, servers, tenants, routes or DEFAULT_ROUTES)
 
 
 def contested_mounts(plan: Plan) -> list[tuple[str, str, str]]:
@@ -354,6 +358,18 @@ def _mounts(
             source = real_path(volume.source)
             mounts.append(Mount(source=source, target=volume.target, writable=volume.mode == "rw"))
     return tuple(sorted(mounts, key=lambda mount: mount.target))
+
+
+def _route(path: str, route: PolicyRoute, servers: Mapping[str, ServerPlan]) -> Route:
+    """One that names a disabled server goes without it."""
+    return Route(
+        path,
+        None if route.servers is None else tuple(name for name in route.servers if name in servers),
+        frozenset(route.capabilities),
+        separator=route.separator if route.naming == "prefix" else "",
+        interchangeable=route.prefer == "healthy",
+        skips_down=route.on_server_down == "skip",
+    )
 
 
 def _tenant(name: str, tenant: PolicyTenant, servers: Mapping[str, ServerPlan]) -> TenantPlan:

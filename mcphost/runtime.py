@@ -343,7 +343,7 @@ class Runtime(anyio.AsyncContextManagerMixin):
                     for name, each in plan.tenants.items()
                 }
                 sealer = Sealer(seal_key, secrets.token_bytes)
-                self._broker = Broker(Around(self.pool, INFO, sealer, self.metrics), tenants)
+                self._broker = Broker(Around(self.pool, INFO, sealer, self.metrics), tenants, plan.routes)
                 self._front, legacy = self._make_front(Tokens(credentials), sealer)
                 self.pool.start_eager(_tenants_of(plan))
                 self._state = "running"

@@ -1,7 +1,7 @@
 """The HTTP front behind a real socket, before a broker that is a function of the test: no worker, no sandbox."""
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,7 @@ from mcphost.broker import Caller, Client, Reply
 from mcphost.broker.client import LegacySession
 from mcphost.decisions.guard import Guard
 from mcphost.decisions.identity import Credential, Principal, Tokens, digest_of
+from mcphost.decisions.routing import DEFAULT_ROUTES, Route
 from mcphost.decisions.sealing import KEY_BYTES, Sealer
 from mcphost.decisions.sessions import SessionLimits
 from mcphost.protocol import downstream, jsonrpc
@@ -40,6 +41,7 @@ class FakeBroker:
     clients: list[Client] = field(default_factory=list)
     ended: list[LegacySession] = field(default_factory=list)
     roots: list[LegacySession | None] = field(default_factory=list)
+    routes: Mapping[str, Route] = field(default_factory=lambda: DEFAULT_ROUTES)
 
     def serves(self, caller: Caller) -> bool:
         return caller.server in {None, "fix"}

@@ -19,6 +19,7 @@ from mcphost.transports.listener import Listener, bind
 from mcphost.workers.owners import Owner
 
 FIXTURE = Path(__file__).parent / "servers" / "fixture.py"
+SHAPES = FIXTURE.with_name("shapes.py")
 SECONDS = 30.0  # no wait in these tests is longer; all are for conditions
 
 MODERN_META = {
@@ -35,6 +36,11 @@ def token_of(tenant: str) -> str:
 def fixture_server(*arguments: str, **settings: Any) -> dict[str, Any]:
     """A policy entry that runs the fixture server."""
     return {"command": "python3", "args": [str(FIXTURE), *arguments], **settings}
+
+
+def shapes_server(*, settings: dict[str, Any] | None = None, **shape: Any) -> dict[str, Any]:
+    """A policy entry that runs the server whose lists have the given shape."""
+    return {"command": "python3", "args": [str(SHAPES), json.dumps(shape)], **(settings or {})}
 
 
 def tenant_entry(name: str, **settings: Any) -> dict[str, Any]:
@@ -185,7 +191,10 @@ class Served:
 
 
 def path_of(server: str | None) -> str:
-    return "/mcp" if server is None else f"/servers/{server}/mcp"
+    """The path of a server's endpoint; of the aggregate without one; a path is itself."""
+    if server is None or server.startswith("/"):
+        return server or "/mcp"
+    return f"/servers/{server}/mcp"
 
 
 def make_policy(

@@ -16,8 +16,12 @@ from mcphost import errors
 from mcphost.broker.calls import Calls
 from mcphost.broker.client import Client, LegacySession
 from mcphost.broker.faces import Faces
+from mcphost.broker.listings import Listings
 from mcphost.broker.lists import Lists
+from mcphost.broker.patience import Patience
 from mcphost.broker.request import Around, Caller, Record, Reply, Request, Tenant
+from mcphost.broker.targets import Targets
+from mcphost.decisions.routing import DEFAULT_ROUTES, Route
 from mcphost.errors import DownstreamProtocolError, McpHostError, ServerError
 from mcphost.protocol import downstream, jsonrpc, loglevels
 from mcphost.protocol.envelope import META_LOG_LEVEL, Inbound
@@ -33,13 +37,19 @@ __all__ = ["Around", "Broker", "Caller", "Client", "Reply", "Tenant"]
 class Broker:
     """Brokers calls of many tenants to the workers of many servers."""
 
-    def __init__(self, around: Around, tenants: Mapping[str, Tenant]) -> None:
+    def __init__(
+        self, around: Around, tenants: Mapping[str, Tenant], routes: Mapping[str, Route] = DEFAULT_ROUTES
+    ) -> None:
+        """`routes` by their paths."""
+        self.routes = routes
         self._pool = around.pool
         self._metrics = around.metrics
         self._tenants = tenants
-        self._faces = Faces(around)
-        self._lists = Lists(around)
-        self._calls = Calls(around)
+        patience = Patience()
+        listings = Listings(patience)
+        self._faces = Faces(around, patience)
+        self._lists = Lists(around, listings)
+        self._calls = Calls(around, Targets(around.pool, listings))
 
     def __repr__(self) -> str:
         return f"<Broker {len(self._tenants)} tenants, {len(self._pool.servers)} servers>"

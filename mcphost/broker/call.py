@@ -67,5 +67,5 @@ class Call:
 def bound(request: Request) -> Bound:
     """What a state given in answer to a request is good for."""
     caller = request.caller
-    who = Who(caller.principal.tenant, caller.principal.token_id, caller.server or "")
+    who = Who(caller.principal.tenant, caller.principal.token_id, caller.endpoint)
     return bind(who, request.inbound.method, request.inbound.params)

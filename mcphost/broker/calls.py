@@ -11,14 +11,15 @@ from mcphost.broker import rounds
 from mcphost.broker.call import Call, Target
 from mcphost.broker.calltime import ANSWER_SECONDS
 from mcphost.broker.conversation import Conversation
-from mcphost.broker.endpoints import servers_of
+from mcphost.broker.endpoints import check_offered, names_of
 from mcphost.broker.parking import Parking
 from mcphost.broker.request import Around, Request
 from mcphost.broker.roundtrip import Finished
 from mcphost.broker.states import States, refused
+from mcphost.broker.targets import Targets
 from mcphost.decisions.handles import StateHandle
 from mcphost.errors import DownstreamProtocolError, Forbidden, WorkerGone
-from mcphost.protocol import bridge, catalog, inputs, jsonrpc
+from mcphost.protocol import bridge, inputs, jsonrpc, rewriting
 from mcphost.protocol.inputs import InputRequest
 from mcphost.protocol.jsonrpc import EMPTY_OBJECT, Fields
 from mcphost.protocol.methods import COMPLETE, NAMED
@@ -40,9 +41,10 @@ class Returning:
 class Calls:
     """Answers the methods on one item."""
 
-    def __init__(self, around: Around, *, answer_seconds: float = ANSWER_SECONDS) -> None:
+    def __init__(self, around: Around, targets: Targets, *, answer_seconds: float = ANSWER_SECONDS) -> None:
         self._around = around
         self._pool = around.pool
+        self._targets = targets
         self._states = States(around.sealer)
         self._parking = Parking(around, answer_seconds=answer_seconds)
 
@@ -73,11 +75,9 @@ class Calls:
         inbound = request.inbound
         params = dict(inbound.params)
         if inbound.method == COMPLETE:
-            target = self._completed(request, params)
+            target = await self._completed(request, params)
         else:
-            key = NAMED[inbound.method].key
-            target = self._target(request, key, jsonrpc.text(params.get(key)))
-            params[key] = jsonrpc.raw(target.name)
+            target = await self._named(request, params, returning)
         request.record.server, request.record.name = target.server, target.name
         if not request.tenant.permissions.allows(target.server, target.name):
             raise Forbidden(f"not allowed: {target.server}/{target.name}")
@@ -132,8 +132,7 @@ class Calls:
             if asked is not None:
                 return asked
         result = finished.result(uri=call.uri)
-        if call.request.caller.server is None:
-            result = catalog.rewrite_uris(call.target.server, result)
+        result = rewriting.expose_uris(names_of(call.request), call.target.server, result)
         return bridge.to_client(
             call.method,
             result,
@@ -175,25 +174,30 @@ class Calls:
         written = inputs.with_state(members, state) if members else inputs.write(questions, state)
         return jsonrpc.raw(bridge.modern_result(call.method, written, self._around.info, inputs.KIND))
 
-    def _target(self, request: Request, key: str, name: str | None) -> Target:
+    async def _named(self, request: Request, params: Fields, returning: Returning | None) -> Target:
+        """The item that the request names; its name inside `params` becomes the server's own."""
+        method = NAMED[request.inbound.method]
+        check_offered(request, method.feature)
+        name = jsonrpc.text(params.get(method.key))
         if name is None:
-            raise DownstreamProtocolError(errors.INVALID_PARAMS, f"params.{key} must be a string")
-        if request.caller.server is not None:
-            return Target(request.caller.server, name)
-        found = catalog.split(key, name, servers_of(self._pool, request))
-        if found is None:
-            what = "tool or prompt" if key == "name" else "resource"
-            raise DownstreamProtocolError(errors.INVALID_PARAMS, f"unknown {what}: {name[:200]}")
-        return Target(*found)
+            raise DownstreamProtocolError(errors.INVALID_PARAMS, f"params.{method.key} must be a string")
+        begun_at = None if returning is None else returning.handle.server
+        target = await self._targets.find(request, method.key, name, method.listed_by, begun_at=begun_at)
+        params[method.key] = jsonrpc.raw(target.name)
+        return target
 
-    def _completed(self, request: Request, params: Fields) -> Target:
+    async def _completed(self, request: Request, params: Fields) -> Target:
         """The item whose argument is to be completed; its name inside `params` becomes the server's own."""
         try:
             ref = jsonrpc.fields(params.get("ref", jsonrpc.EMPTY_OBJECT), "params.ref")
         except jsonrpc.Malformed as error:
             raise DownstreamProtocolError(error.code, str(error)) from None
-        key = "uri" if "uri" in ref else "name"
-        target = self._target(request, key, jsonrpc.text(ref.get(key)))
+        check_offered(request, "completions")
+        key, listed_by = ("uri", "resources/templates/list") if "uri" in ref else ("name", "prompts/list")
+        name = jsonrpc.text(ref.get(key))
+        if name is None:
+            raise DownstreamProtocolError(errors.INVALID_PARAMS, f"params.ref.{key} must be a string")
+        target = await self._targets.find(request, key, name, listed_by)
         ref[key] = jsonrpc.raw(target.name)
         params["ref"] = jsonrpc.raw(ref)
         return target

@@ -1,10 +1,14 @@
-"""Which servers an endpoint stands for, and working on several of them at once."""
+"""Which servers an endpoint stands for, under which names, and working on several of them at once."""
 
 from collections.abc import Callable, Coroutine
 
 import anyio
 
+from mcphost import errors
 from mcphost.broker.request import Request
+from mcphost.decisions.cursors import Audience
+from mcphost.errors import DownstreamProtocolError
+from mcphost.protocol.naming import BARE, Names
 from mcphost.workers.pool import Pool
 
 
@@ -12,7 +16,29 @@ def servers_of(pool: Pool, request: Request) -> list[str]:
     """The servers behind the request's endpoint that its tenant sees, in the policy's order."""
     if request.caller.server is not None:
         return [request.caller.server]
-    return [name for name in pool.servers if request.tenant.permissions.sees(name)]
+    wanted = request.caller.route.servers
+    names = pool.servers if wanted is None else wanted
+    return [name for name in names if request.tenant.permissions.sees(name)]
+
+
+def names_of(request: Request) -> Names:
+    """How the request's endpoint names items. That of a single server shows them as they are."""
+    return BARE if request.caller.server is not None else Names(request.caller.route.separator)
+
+
+def audience_of(request: Request) -> Audience:
+    """Who a cursor that is made for this request will serve."""
+    return Audience(request.caller.principal, request.caller.endpoint, request.inbound.method)
+
+
+def check_offered(request: Request, feature: str) -> None:
+    """Refuse what the route does not show, as if no server had it.
+
+    Raises:
+        DownstreamProtocolError: -32601.
+    """
+    if request.caller.server is None and not request.caller.route.offers(feature):
+        raise DownstreamProtocolError(errors.METHOD_NOT_FOUND, f"{feature} are not offered here")
 
 
 async def together(work: Callable[[str], Coroutine[object, object, None]], names: list[str]) -> None:

@@ -1,15 +1,20 @@
 """What an endpoint shows of itself: the capabilities and instructions of the servers behind it."""
 
 from typing import Final
+from weakref import WeakKeyDictionary
 
 import anyio
 
 from mcphost import errors
 from mcphost.broker.endpoints import servers_of, together
+from mcphost.broker.patience import Patience
 from mcphost.broker.request import Around, Request
+from mcphost.errors import WorkerUnavailable
 from mcphost.protocol import catalog
 from mcphost.protocol.downstream import Face
-from mcphost.workers.worker import Worker
+from mcphost.protocol.events import ServerFacts
+from mcphost.telemetry.logs import logger, printable
+from mcphost.workers.supervisor import WorkerSet
 
 # The handshake methods wait for servers that are starting; this is what they may take beyond a start.
 HANDSHAKE_SLACK_SECONDS: Final = 5.0
@@ -18,32 +23,69 @@ HANDSHAKE_SLACK_SECONDS: Final = 5.0
 class Faces:
     """Makes the face of an endpoint."""
 
-    def __init__(self, around: Around) -> None:
+    def __init__(self, around: Around, patience: Patience) -> None:
         self._around = around
         self._pool = around.pool
+        self._patience = patience
+        self._told: WeakKeyDictionary[WorkerSet, ServerFacts] = WeakKeyDictionary()
 
     async def of(self, request: Request) -> Face:
-        """Capabilities and instructions of an endpoint. Servers that do not get ready are left out."""
-        workers: dict[str, Worker] = {}
-        names = servers_of(self._pool, request)
+        """Capabilities and instructions of an endpoint.
+
+        Raises:
+            WorkerUnavailable: its only server did not get ready, or one did not and the route wants all or nothing.
+        """
         single = request.caller.server
-
-        async def wait(server: str) -> None:
-            limit = self._pool.servers[server].timeouts.start + HANDSHAKE_SLACK_SECONDS
-            with anyio.move_on_after(limit):
-                try:
-                    workers[server] = await self._pool.find(server, request.owner).ready()
-                except errors.WorkerUnavailable:
-                    if single is not None:
-                        raise
-
-        await together(wait, names)
-        if single is not None and not workers:
-            raise errors.WorkerUnavailable(f"the server {single!r} did not get ready in time")
-        facts = {name: workers[name].facts for name in names if name in workers}
-        offered = catalog.capabilities(each.capabilities for each in facts.values())
         if single is not None:
-            own = facts[single]
-            return Face(offered, own.info, own.instructions)
+            own = await self._facts_of_one(request, single)
+            return Face(catalog.capabilities([own.capabilities]), own.info, own.instructions)
+        facts = await self._facts(request)
         advice = catalog.instructions([(name, each.instructions) for name, each in facts.items()])
-        return Face(offered, self._around.info, advice)
+        offered = catalog.capabilities(each.capabilities for each in facts.values())
+        shown = {name: offer for name, offer in offered.items() if request.caller.route.offers(name)}
+        return Face(shown, self._around.info, advice)
+
+    async def _facts_of_one(self, request: Request, server: str) -> ServerFacts:
+        limit = self._pool.servers[server].timeouts.start + HANDSHAKE_SLACK_SECONDS
+        with anyio.move_on_after(limit):
+            return (await self._pool.find(server, request.owner).ready()).facts
+        raise WorkerUnavailable(f"the server {server!r} did not get ready in time")
+
+    async def _facts(self, request: Request) -> dict[str, ServerFacts]:
+        """What each server says of itself, in the policy's order.
+
+        A server that is not up shows what it said last; one that never was is waited for, within bounds, and left
+        out if it does not come.
+        """
+        facts: dict[str, ServerFacts] = {}
+        names = servers_of(self._pool, request)
+        failed: list[errors.WorkerUnavailable] = []
+
+        async def look(server: str) -> None:
+            workers = self._pool.find(server, request.owner)
+            try:
+                facts[server] = await self._latest(workers)
+            except WorkerUnavailable as error:
+                failed.append(error)
+                logger().warning(
+                    "face_part_missing", tenant=request.tenant.name, server=server, why=printable(str(error))
+                )
+
+        await together(look, names)
+        if failed and not request.caller.route.skips_down:
+            raise failed[0]
+        return {name: facts[name] for name in names if name in facts}
+
+    async def _latest(self, workers: WorkerSet) -> ServerFacts:
+        if (told := self._told.get(workers)) is not None and (
+            workers.worker is None or not workers.worker.usable
+        ):
+            workers.want()
+            return told
+        with anyio.move_on_after(self._patience.seconds(workers)):
+            worker = await workers.ready()
+            self._patience.answered(workers)
+            self._told[workers] = worker.facts
+            return worker.facts
+        self._patience.missed(workers)
+        raise WorkerUnavailable(f"the server {workers.settings.name!r} did not get ready in time")

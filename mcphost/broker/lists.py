@@ -1,73 +1,149 @@
-"""Lists: of one server, cut to what the tenant may see, or of many, gathered and merged."""
+"""Lists: of one server, page by page as it gives them, or of many, gathered and merged."""
+
+from functools import partial
 
 import anyio
 from msgspec import Raw
 
 from mcphost import errors
-from mcphost.broker.endpoints import servers_of, together
+from mcphost.broker.endpoints import audience_of, check_offered, names_of, servers_of, together
+from mcphost.broker.listings import Listings
 from mcphost.broker.request import Around, Request
-from mcphost.broker.roundtrip import roundtrip
-from mcphost.errors import CallTimeout, DownstreamProtocolError, McpHostError
+from mcphost.decisions.cursors import CursorBroken, Own, open_cursor, seal_cursor
+from mcphost.decisions.paging import PAGE_ITEMS, Position, StalePosition, cut
+from mcphost.errors import CallTimeout, DownstreamProtocolError, McpHostError, ServerError, WorkerGone
 from mcphost.protocol import bridge, catalog, jsonrpc
+from mcphost.protocol.bridge import Eras
 from mcphost.protocol.jsonrpc import Fields
 from mcphost.protocol.methods import ListMethod
 from mcphost.telemetry.logs import logger, printable
 from mcphost.workers.owners import Need
 
+_CURSOR = "cursor"
+_NEXT = "nextCursor"
+
 
 class Lists:
     """Answers the methods that list."""
 
-    def __init__(self, around: Around) -> None:
+    def __init__(self, around: Around, listings: Listings) -> None:
         self._around = around
         self._pool = around.pool
+        self._listings = listings
 
     async def answer(self, request: Request, method: ListMethod) -> Raw:
-        """The list that the request's endpoint has for its tenant."""
-        inbound = request.inbound
+        """The list that the request's endpoint has for its tenant: the page that its cursor asks for."""
+        check_offered(request, method.feature)
+        position = self._opened(request)
         if request.caller.server is not None:
-            return await self._one(request, request.caller.server, method)
-        if "cursor" in inbound.params:
-            # Many servers' lists are gathered whole, so no cursor of ours exists.
-            raise DownstreamProtocolError(errors.INVALID_PARAMS, "unknown cursor")
-        parts: dict[str, list[Fields]] = {}
+            if isinstance(position, Position):
+                raise _unknown_cursor()
+            return await self._one(request, request.caller.server, method, position)
+        if isinstance(position, Own):
+            raise _unknown_cursor()
+        return await self._merged(request, method, position)
+
+    def _opened(self, request: Request) -> Position | Own | None:
+        cursor = request.inbound.params.get(_CURSOR)
+        if cursor is None:
+            return None
+        try:
+            return open_cursor(self._around.sealer, audience_of(request), jsonrpc.text(cursor))
+        except CursorBroken:
+            raise _unknown_cursor() from None
+
+    def _sealed(self, request: Request, position: Position | Own) -> Raw:
+        return jsonrpc.raw(seal_cursor(self._around.sealer, audience_of(request), position))
+
+    async def _one(self, request: Request, server: str, method: ListMethod, own: Own | None) -> Raw:
+        """One page, cut to what the tenant may see. A cursor leads back to the process that gave it, and to no other."""
+        inbound, permissions = request.inbound, request.tenant.permissions
+        params = {key: value for key, value in inbound.params.items() if key != _CURSOR}
+        if own is not None:
+            params[_CURSOR] = Raw(own.cursor.encode())
+        eras, instance, result = await self._page(request, server, params, own)
+        members, items = catalog.page(result, method)
+        shown = catalog.visible(items, method, partial(permissions.allows, server))
+        members[method.member] = jsonrpc.raw([item for _, item in shown])
+        following = members.pop(_NEXT, None)
+        if following is not None and jsonrpc.text(following) is not None:
+            members[_NEXT] = self._sealed(request, Own(instance, bytes(following).decode()))
+        return bridge.to_client(inbound.method, jsonrpc.raw(members), eras, server_info=self._around.info)
+
+    async def _page(
+        self, request: Request, server: str, params: Fields, own: Own | None
+    ) -> tuple[Eras, str, Raw]:
+        """The eras that a page crossed, the process that gave it, and the page."""
+        workers = self._pool.find(server, request.owner)
+        seconds = workers.settings.timeouts.call
+        need = Need(instance=own.instance if own else "")
+        try:
+            with anyio.fail_after(seconds):
+                async with workers.lease(need) as worker:
+                    eras = Eras(request.inbound.era, worker.facts.era)
+                    carried = bridge.to_worker(
+                        params, request.inbound.meta, eras, token=None, client_info=self._around.info
+                    )
+                    message = await worker.request(request.inbound.method, lambda _: carried)
+                    instance = worker.instance
+        except TimeoutError:
+            raise CallTimeout(seconds) from None
+        except WorkerGone:
+            raise _unknown_cursor() from None
+        if message.kind == "error":
+            error = bridge.error_to_client(jsonrpc.error_object(message.body), eras)
+            raise ServerError(error.code, error.message, bytes(error.data))
+        return eras, instance, message.body
+
+    async def _merged(self, request: Request, method: ListMethod, start: Position | None) -> Raw:
+        """One page of what all servers of the endpoint list together."""
+        gathered = await self._gathered(request)
+        names, permissions = names_of(request), request.tenant.permissions
+        shown = {
+            server: catalog.visible(found.items, method, partial(permissions.allows, server))
+            for server, found in gathered.items()
+        }
+        parts = [catalog.exposed(server, items, method, names) for server, items in shown.items()]
+        parts, lost = catalog.merge(parts)
+        for server, name in lost:
+            logger().info("list_item_hidden", tenant=request.tenant.name, server=server, name=printable(name))
+        try:
+            items, following = cut(parts, start, PAGE_ITEMS)
+        except StalePosition:
+            raise _unknown_cursor() from None
+        members: Fields = {method.member: jsonrpc.raw(items)}
+        if following is not None:
+            members[_NEXT] = self._sealed(request, following)
+        if request.inbound.era == "modern":
+            members = bridge.modern_result(request.inbound.method, members, self._around.info)
+        return jsonrpc.raw(members)
+
+    async def _gathered(self, request: Request) -> dict[str, catalog.Gathered]:
+        """Each server's list, in the policy's order, without those that have none to give now.
+
+        Raises:
+            McpHostError: a server is down, and the route wants all or nothing.
+        """
+        found: dict[str, catalog.Gathered] = {}
+        failed: list[McpHostError] = []
         names = servers_of(self._pool, request)
 
         async def gather(server: str) -> None:
+            workers = self._pool.find(server, request.owner)
             try:
-                parts[server] = await self._all_items(request, server, method)
+                found[server] = await self._listings.gather(workers, request.inbound.method)
             except McpHostError as error:
-                # One failing server must not take the others' lists with it; the log says what is missing.
+                failed.append(error)
+                self._around.metrics.part_missing(request.tenant.name, server)
                 logger().warning(
                     "list_part_missing", tenant=request.tenant.name, server=server, why=printable(str(error))
                 )
 
         await together(gather, names)
-        items = [item for name in names for item in parts.get(name, ())]
-        members: Fields = {method.member: jsonrpc.raw(items)}
-        if inbound.era == "modern":
-            members = bridge.modern_result(inbound.method, members, self._around.info)
-        return jsonrpc.raw(members)
+        if failed and not request.caller.route.skips_down:
+            raise failed[0]
+        return {name: found[name] for name in names if name in found}
 
-    async def _one(self, request: Request, server: str, method: ListMethod) -> Raw:
-        """One page, cut to what the tenant may see; the server's own cursor goes through as it is."""
-        inbound, permissions = request.inbound, request.tenant.permissions
-        eras, result = await roundtrip(self._around, request, server, inbound.params)
-        members, items = catalog.page(result, method)
-        shown = catalog.visible(items, method, lambda name: permissions.allows(server, name), None)
-        members[method.member] = jsonrpc.raw(shown)
-        return bridge.to_client(inbound.method, jsonrpc.raw(members), eras, server_info=self._around.info)
 
-    async def _all_items(self, request: Request, server: str, method: ListMethod) -> list[Fields]:
-        workers = self._pool.find(server, request.owner)
-        permissions = request.tenant.permissions
-        seconds = workers.settings.timeouts.call
-        try:
-            with anyio.fail_after(seconds):
-                async with workers.lease(Need()) as worker:
-                    if method.feature not in worker.facts.capabilities:
-                        return []
-                    items = await worker.list_all(request.inbound.method)
-        except TimeoutError:
-            raise CallTimeout(seconds) from None
-        return catalog.visible(items, method, lambda item: permissions.allows(server, item), server)
+def _unknown_cursor() -> DownstreamProtocolError:
+    return DownstreamProtocolError(errors.INVALID_PARAMS, "unknown cursor; read the list from its beginning")

@@ -8,6 +8,7 @@ from mcphost.broker.client import Client
 from mcphost.decisions.admission import Gate, Place
 from mcphost.decisions.identity import Principal
 from mcphost.decisions.permissions import Permissions
+from mcphost.decisions.routing import EVERYTHING, Endpoint, Route
 from mcphost.decisions.sealing import Sealer
 from mcphost.protocol.envelope import Inbound
 from mcphost.telemetry.metrics import NONE, Metrics
@@ -36,10 +37,16 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks and through which endpoint; `server` is None on the endpoint of all servers."""
+    """Who asks and through which endpoint: that of one server, or (None) a route over several."""
 
     principal: Principal
     server: str | None
+    route: Route = EVERYTHING
+
+    @property
+    def endpoint(self) -> str:
+        """The path that names the endpoint, for what is bound to it."""
+        return Endpoint(self.server, route=self.route.path).path
 
 
 @dataclass(frozen=True, slots=True)

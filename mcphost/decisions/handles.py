@@ -22,7 +22,7 @@ class HandleRefused(Exception):
 
 
 class Bound(msgspec.Struct, frozen=True, array_like=True):
-    """The request that a state belongs to. `endpoint` is empty for the one of all servers."""
+    """The request that a state belongs to. `endpoint` is the path that names it."""
 
     tenant: str
     principal: str

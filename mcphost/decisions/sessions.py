@@ -59,7 +59,7 @@ class Terms(msgspec.Struct, frozen=True, array_like=True):
 
     tenant: str
     token_id: str
-    server: str | None
+    endpoint: str
     version: str
     capabilities: Raw
     info: Raw
@@ -69,8 +69,8 @@ class Terms(msgspec.Struct, frozen=True, array_like=True):
 
     def belongs_to(self, principal: Principal, endpoint: Endpoint) -> bool:
         """Whether the session was begun by this principal on this endpoint."""
-        owner = (self.tenant, self.token_id, self.server)
-        return owner == (principal.tenant, principal.token_id, endpoint.server)
+        owner = (self.tenant, self.token_id, self.endpoint)
+        return owner == (principal.tenant, principal.token_id, endpoint.path)
 
 
 class Attached(Protocol):
@@ -155,7 +155,7 @@ class Sessions(Generic[K]):
         return Terms(
             principal.tenant,
             principal.token_id,
-            endpoint.server,
+            endpoint.path,
             agreed.version,
             agreed.capabilities,
             agreed.info,

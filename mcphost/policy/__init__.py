@@ -15,6 +15,7 @@ from mcphost.policy.models import DEFAULT_REQUIRE, Policy
 from mcphost.policy.places import Place
 from mcphost.policy.profiles import Profile, ResolvedProfile
 from mcphost.policy.programs import Program, resolve_program
+from mcphost.policy.routes import Route
 from mcphost.policy.runtime_settings import LogSettings, RuntimeLimits, RuntimeSettings
 from mcphost.policy.schema import json_schema
 from mcphost.policy.secrets import Secret, SecretRef, interpolate, secret_names
@@ -40,6 +41,7 @@ __all__ = [
     "ResolvedProfile",
     "ResolvedSecrets",
     "RestartSettings",
+    "Route",
     "RuntimeLimits",
     "RuntimeSettings",
     "Secret",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mcphost.policy.faults import Fault, first_repeated, listing, must_be_known, nearest
 from mcphost.policy.places import KeyPath
 from mcphost.policy.profiles import DEFAULT_PROFILE, Profile, lineage, resolve_profile
+from mcphost.policy.routes import route_faults
 from mcphost.policy.secrets import secret_names
 from mcphost.policy.servers import Server
 from mcphost.policy.tenants import Tenant, server_part
@@ -34,6 +35,8 @@ def all_faults(policy: "Policy", declared: Declared) -> Iterator[Fault]:
     yield from _token_faults(policy)
     yield from _profile_faults(policy, declared)
     yield from _server_faults(policy, declared)
+    for path, route in policy.routes.items():
+        yield from route_faults(path, route, declared.servers)
     for name, tenant in policy.tenants.items():
         yield from _pattern_faults(name, tenant, declared)
         yield from _secret_faults(name, tenant, policy.servers)

@@ -20,7 +20,7 @@ from mcphost.policy.yamltext import read_yaml
 # Where `null` is a value: no such address, URL or directory.
 _NULLABLE = frozenset({("runtime", key) for key in ("admin", "publicUrl", "stateDir")})
 
-_NAMED_PARTS = frozenset({"profiles", SERVERS, "tenants"})
+_NAMED_PARTS = frozenset({"profiles", SERVERS, "tenants", "routes"})
 
 
 def load(path: str | os.PathLike[str]) -> Policy:

@@ -12,6 +12,7 @@ from mcphost.policy.faults import Fault, Faults, first_repeated, must_be_known
 from mcphost.policy.fields import FilledText, Items, Model, PlainName, ServerName, TenantName
 from mcphost.policy.places import KeyPath, Place, Places
 from mcphost.policy.profiles import DEFAULT_PROFILE, Profile, ResolvedProfile, resolve_profile
+from mcphost.policy.routes import Route, RoutePath
 from mcphost.policy.runtime_settings import RuntimeSettings
 from mcphost.policy.servers import Server
 from mcphost.policy.tenants import Tenant
@@ -64,6 +65,9 @@ class Policy(Model):
 
     tenants: Mapping[TenantName, Tenant] = Field(default_factory=dict)
     """Who may call."""
+
+    routes: Mapping[RoutePath, Route] = Field(default_factory=dict)
+    """Paths over several servers. By default `/mcp` alone, with everything."""
 
     _places: Places = PrivateAttr(default_factory=lambda: Places("<policy>"))
 

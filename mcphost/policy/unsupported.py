@@ -22,7 +22,6 @@ class Later:
 
 
 LATER: tuple[Later, ...] = (
-    Later(("routes",)),
     Later(("audit",)),
     Later(("tests",)),
     Later(("mcpServers", "*", "replicas")),

@@ -1,45 +1,27 @@
-"""What one client sees of one server or of many: names, lists cut to what is allowed, merged answers.
+"""What one client sees of one server or of many: capabilities, advice, and lists cut to what is allowed."""
 
-On an endpoint that serves many servers a tool or prompt is exposed as `server__name` and a resource as
-`server+uri`. Neither separator can occur in a server's name, so an exposed name has one reading. On the
-endpoint of a single server every name is the server's own.
-"""
-
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from msgspec import Raw
 
 from mcphost.errors import UpstreamProtocolError
-from mcphost.protocol import jsonrpc
-from mcphost.protocol.jsonrpc import EMPTY_OBJECT, Fields
+from mcphost.protocol import jsonrpc, rewriting
+from mcphost.protocol.jsonrpc import Fields
 from mcphost.protocol.methods import ListMethod
-
-NAME_SEPARATOR: Final = "__"
-URI_SEPARATOR: Final = "+"
+from mcphost.protocol.naming import Names
 
 MAX_INSTRUCTIONS: Final = 16_384  # characters; what many servers say together goes into a model's context
 
+# A list is cut apart item by item, which takes many times its size; real ones have some ten KiB.
+MAX_LIST_BYTES: Final = 4 * 1024 * 1024
+MAX_LIST_PAGES: Final = 100  # a server that pages for ever must not hold a start or a list
+
+MAX_TTL_DIGITS: Final = 15  # past that it is no span of time, and no number that every client can read
+
 _FEATURES: Final = ("tools", "resources", "prompts", "completions")
-
-
-def expose(server: str, key: str, name: str) -> str:
-    """The name or URI under which many servers' endpoint shows an item; `key` is the member that names it."""
-    return f"{server}{NAME_SEPARATOR if key == 'name' else URI_SEPARATOR}{name}"
-
-
-def split(key: str, exposed: str, servers: Iterable[str]) -> tuple[str, str] | None:
-    """The server and its own name behind an exposed name or URI; None if it names no server.
-
-    A URI scheme is case-insensitive (RFC 3986, section 3.1) and some clients lower it.
-    """
-    prefix, separator, name = exposed.partition(NAME_SEPARATOR if key == "name" else URI_SEPARATOR)
-    if not separator:
-        return None
-    for server in servers:
-        if server == prefix or (key != "name" and server.lower() == prefix.lower()):
-            return server, name
-    return None
 
 
 def capabilities(offered: Iterable[Fields]) -> dict[str, dict[str, object]]:
@@ -57,26 +39,6 @@ def instructions(parts: Sequence[tuple[str, str | None]]) -> str | None:
     return "\n\n".join(sections)[:MAX_INSTRUCTIONS] or None
 
 
-def visible(
-    items: Iterable[Fields], method: ListMethod, allowed: Callable[[str], bool], prefix: str | None
-) -> list[Fields]:
-    """The items that a tenant may see, renamed where `prefix` names the server they come from.
-
-    An item without a name is dropped, for nobody could be asked whether it is allowed. `execution` is
-    dropped because it offers task execution, which is not carried.
-    """
-    shown = []
-    for item in items:
-        name = jsonrpc.text(item.get(method.key))
-        if name is None or not allowed(name):
-            continue
-        item.pop("execution", None)
-        if prefix is not None:
-            item[method.key] = jsonrpc.raw(expose(prefix, method.key, name))
-        shown.append(item)
-    return shown
-
-
 def page(result: Raw, method: ListMethod) -> tuple[Fields, list[Fields]]:
     """A list result as its members and its items.
 
@@ -90,53 +52,113 @@ def page(result: Raw, method: ListMethod) -> tuple[Fields, list[Fields]]:
         raise UpstreamProtocolError(f"the server answered with a malformed list: {error}") from None
 
 
-def rewrite_uris(server: str, result: Raw) -> Raw:
-    """Expose the URIs inside a result of a tool, prompt or resource: contents, embedded resources, links.
+class Gathered:
+    """All pages of one list of one server, put together. `ttl_ms` is the shortest that any page grants."""
 
-    Everything else in the result is left as it was.
+    def __init__(self, method: ListMethod) -> None:
+        self._method = method
+        self._bytes = 0
+        self._pages = 0
+        self._cursors: set[bytes] = set()
+        self.items: list[Fields] = []
+        self.ttl_ms: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<Gathered {len(self.items)} {self._method.member} on {self._pages} pages>"
+
+    def take(self, result: Raw) -> Raw | None:
+        """Add a page; gives the cursor of the next, None after the last.
+
+        Raises:
+            UpstreamProtocolError: it is no such list, or one too large, or its pages do not end.
+        """
+        self._bytes += len(bytes(result))
+        if self._bytes > MAX_LIST_BYTES:
+            raise UpstreamProtocolError(
+                f"the list of {self._method.member} is larger than {MAX_LIST_BYTES} bytes"
+            )
+        members, items = page(result, self._method)
+        self.items.extend(items)
+        ttl_ms = ttl_of(members)
+        self.ttl_ms = ttl_ms if self.ttl_ms is None else min(ttl_ms, self.ttl_ms)
+        cursor = members.get("nextCursor")
+        if cursor is None or jsonrpc.text(cursor) is None:
+            return None
+        self._pages += 1
+        if self._pages >= MAX_LIST_PAGES:
+            raise UpstreamProtocolError(
+                f"the list of {self._method.member} did not end after {MAX_LIST_PAGES} pages"
+            )
+        if bytes(cursor) in self._cursors:
+            raise UpstreamProtocolError(
+                f"the pages of the list of {self._method.member} go round in a circle"
+            )
+        self._cursors.add(bytes(cursor))
+        return cursor
+
+
+def ttl_of(members: Fields) -> int:
+    """How many milliseconds a result may be kept, by its own word (2026-07-28, server/utilities/caching)."""
+    text = bytes(members.get("ttlMs", b""))
+    return int(text) if text.isdigit() and len(text) <= MAX_TTL_DIGITS else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one server adds to a list: items under their exposed names, which stand beside them."""
+
+    server: str
+    items: list[Fields]
+    names: tuple[str, ...]
+
+    @property
+    def generation(self) -> str:
+        """Tells whether an offset into the part still means what it meant."""
+        digest = hashlib.sha256("\0".join(self.names).encode())
+        return f"{len(self.names)}-{digest.hexdigest()[:16]}"
+
+
+def visible(
+    items: Iterable[Fields], method: ListMethod, allowed: Callable[[str], bool]
+) -> list[tuple[str, Fields]]:
+    """The items that a tenant may see, each with its name.
+
+    An item without a name is dropped, for nobody could be asked whether it is allowed. `execution` is
+    dropped because it offers task execution, which is not carried.
     """
-    data = bytes(result)
-    # JSON may also spell the letters of a key as \u0075 and so on.
-    if b'"uri"' not in data and b"\\u00" not in data:
-        return result
-    try:
-        members = jsonrpc.fields(result, "result")
-        if "contents" in members:
-            contents = jsonrpc.objects(members["contents"], "contents")
-            members["contents"] = jsonrpc.raw([_exposed(server, item) for item in contents])
-        if "content" in members:
-            members["content"] = jsonrpc.raw(_blocks(server, members["content"]))
-        if "messages" in members:
-            members["messages"] = jsonrpc.raw(_messages(server, members["messages"]))
-    except jsonrpc.Malformed as error:
-        raise UpstreamProtocolError(f"the server answered with a malformed result: {error}") from None
-    return jsonrpc.raw(members)
+    shown = []
+    for item in items:
+        name = jsonrpc.text(item.get(method.key))
+        if name is not None and allowed(name):
+            item.pop("execution", None)
+            shown.append((name, item))
+    return shown
 
 
-def _messages(server: str, messages: Raw) -> list[Fields]:
-    rewritten = jsonrpc.objects(messages, "messages")
-    for message in rewritten:
-        if "content" in message:
-            message["content"] = jsonrpc.raw(_block(server, jsonrpc.fields(message["content"], "content")))
-    return rewritten
+def exposed(server: str, items: Iterable[tuple[str, Fields]], method: ListMethod, names: Names) -> Part:
+    """A server's items as an endpoint of many servers shows them; of two with one name the first."""
+    found: dict[str, Fields] = {}
+    for name, item in items:
+        label = names.expose(server, method.key, name)
+        if label in found:
+            continue
+        item[method.key] = jsonrpc.raw(label)
+        rewriting.expose_app(names, server, item)
+        found[label] = item
+    return Part(server, list(found.values()), tuple(found))
 
 
-def _blocks(server: str, content: Raw) -> list[Fields]:
-    return [_block(server, block) for block in jsonrpc.objects(content, "content")]
+def merge(parts: Sequence[Part]) -> tuple[list[Part], list[tuple[str, str]]]:
+    """The parts of one list, in which every name stands once: the first server that has it keeps it.
 
-
-def _block(server: str, block: Fields) -> Fields:
-    kind = jsonrpc.text(block.get("type"))
-    if kind == "resource_link":
-        return _exposed(server, block)
-    if kind == "resource":
-        resource = jsonrpc.fields(block.get("resource", EMPTY_OBJECT), "resource")
-        block["resource"] = jsonrpc.raw(_exposed(server, resource))
-    return block
-
-
-def _exposed(server: str, item: Fields) -> Fields:
-    uri = jsonrpc.text(item.get("uri"))
-    if uri is not None:
-        item["uri"] = jsonrpc.raw(expose(server, "uri", uri))
-    return item
+    Gives what was left out, too, as server and name; nothing is where names carry their server's.
+    """
+    taken: set[str] = set()
+    kept: list[Part] = []
+    lost: list[tuple[str, str]] = []
+    for part in parts:
+        pairs = [pair for pair in zip(part.names, part.items, strict=True) if pair[0] not in taken]
+        lost.extend((part.server, name) for name in part.names if name in taken)
+        taken.update(part.names)
+        kept.append(Part(part.server, [item for _, item in pairs], tuple(name for name, _ in pairs)))
+    return kept, lost

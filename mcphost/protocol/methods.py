@@ -18,10 +18,11 @@ class ListMethod:
 
 @dataclass(frozen=True, slots=True)
 class NamedMethod:
-    """A method on one item, named by the parameter `key`."""
+    """A method on one item, named by the parameter `key`; `listed_by` is the method that lists such items."""
 
     feature: Feature
     key: str
+    listed_by: str
 
 
 LISTS: Final[Mapping[str, ListMethod]] = {
@@ -32,9 +33,9 @@ LISTS: Final[Mapping[str, ListMethod]] = {
 }
 
 NAMED: Final[Mapping[str, NamedMethod]] = {
-    "tools/call": NamedMethod("tools", "name"),
-    "prompts/get": NamedMethod("prompts", "name"),
-    "resources/read": NamedMethod("resources", "uri"),
+    "tools/call": NamedMethod("tools", "name", "tools/list"),
+    "prompts/get": NamedMethod("prompts", "name", "prompts/list"),
+    "resources/read": NamedMethod("resources", "uri", "resources/list"),
 }
 
 COMPLETE: Final = "completion/complete"

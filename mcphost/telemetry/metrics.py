@@ -46,6 +46,12 @@ class Metrics:
             registry=self.registry,
         )
         self._refused = self._counter("mcphost_refused", "HTTP requests refused.", "reason")
+        self._parts_missing = self._counter(
+            "mcphost_list_parts_missing",
+            "Lists of many servers that lack a server's part.",
+            "tenant",
+            "server",
+        )
         self._starts = self._counter("mcphost_worker_starts", "Worker starts.", "server", "tenant", "outcome")
         self._exits = self._counter("mcphost_worker_exits", "Worker exits.", "server", "tenant", "reason")
         self._cpu_seconds = self._used("cpu_seconds", "Cpu time of workers that ended, descendants included.")
@@ -117,6 +123,10 @@ class Metrics:
     def refused(self, reason: str) -> None:
         """Count a request that was refused before it became a call."""
         self._refused.labels(reason).inc()
+
+    def part_missing(self, tenant: str, server: str) -> None:
+        """Count a list that went out without what this server would have added."""
+        self._parts_missing.labels(tenant, server).inc()
 
     def worker_started(self, server: str, tenant: str, outcome: str) -> None:
         """Count a start: `ready` or the code of what went wrong."""

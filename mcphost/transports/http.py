@@ -17,7 +17,7 @@ from mcphost import errors
 from mcphost.broker import Broker, Caller
 from mcphost.decisions.guard import Guard
 from mcphost.decisions.identity import Credential, Tokens
-from mcphost.decisions.routing import endpoint_of
+from mcphost.decisions.routing import EVERYTHING, endpoint_of
 from mcphost.errors import BadHttp, Forbidden, McpHostError, NotFound
 from mcphost.protocol import envelope, jsonrpc, versions
 from mcphost.telemetry.metrics import Metrics
@@ -85,7 +85,8 @@ class HttpFront:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = read_headers(scope["headers"])
         self._access.guard.check(headers.get(b"host"), headers.get(b"origin"))
-        endpoint = endpoint_of(scope["path"].removeprefix(scope.get("root_path", "")))
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        endpoint = endpoint_of(path, self._broker.routes)
         if endpoint is None:
             raise NotFound("no such endpoint")
         method = scope["method"]
@@ -94,7 +95,7 @@ class HttpFront:
         principal = credential.principal
         if endpoint.tenant is not None and endpoint.tenant != principal.tenant:
             raise Forbidden("the token is not of the tenant in the path")
-        caller = Caller(principal, endpoint.server)
+        caller = Caller(principal, endpoint.server, self._broker.routes.get(endpoint.route, EVERYTHING))
         if not self._broker.serves(caller):
             raise NotFound("no such endpoint")
         visit = Visit(caller, endpoint, headers, receive, send)

@@ -34,10 +34,6 @@ from mcphost.workers.process import Ended, Launcher, Process
 from mcphost.workers.settings import ServerSettings
 from sandbox import Egress, KillReason, SandboxError
 
-# A list is cut apart item by item, which takes many times its size; real ones have some ten KiB.
-MAX_LIST_BYTES: Final = 4 * 1024 * 1024
-MAX_LIST_PAGES: Final = 100  # a server that pages for ever must not hold a start or a list
-
 STDERR_LOGGED: Final = Rate(per_second=20.0, burst=100)  # pieces per second that reach our log
 
 DENIALS_LOGGED: Final = Rate(per_second=1 / 60, burst=1)  # lines of one worker; the metric counts every call
@@ -204,30 +200,23 @@ class Worker:
         """Send a request; see `Connection.request`."""
         return await self._connection.request(method, build, hearer)
 
-    async def list_all(self, method: str) -> list[jsonrpc.Fields]:
+    async def list_all(self, method: str) -> catalog.Gathered:
         """Every item of a list, all pages.
 
         Raises:
             UpstreamProtocolError: an error, a malformed page, or pages without end.
         """
-        items: list[jsonrpc.Fields] = []
+        gathered = catalog.Gathered(LISTS[method])
         params: jsonrpc.Fields = {}
-        size = 0
-        for _ in range(MAX_LIST_PAGES):
+        while True:
             answer = await self.request(method, self._own_params(params))
             if answer.kind == "error":
                 error = jsonrpc.error_object(answer.body)
                 raise UpstreamProtocolError(f"{method} failed: {error.code} {printable(error.message)}")
-            size += len(bytes(answer.body))
-            if size > MAX_LIST_BYTES:
-                raise UpstreamProtocolError(f"{method} is larger than {MAX_LIST_BYTES} bytes")
-            members, page = catalog.page(answer.body, LISTS[method])
-            items.extend(page)
-            cursor = members.get("nextCursor")
-            if jsonrpc.text(cursor) is None or cursor is None:
-                return items
+            cursor = gathered.take(answer.body)
+            if cursor is None:
+                return gathered
             params = {"cursor": cursor}
-        raise UpstreamProtocolError(f"{method} did not end after {MAX_LIST_PAGES} pages")
 
     async def wait_lost(self) -> str:
         """Wait until the worker takes no more calls; gives why."""
@@ -344,7 +333,7 @@ class Worker:
         if missing := sorted(expected.capabilities - offered):
             raise StartFailed(f"lacks the capabilities {_names(missing)}; it has {_names(sorted(offered))}")
         if "tools" in offered:
-            listed = (jsonrpc.text(item.get("name")) for item in await self.list_all("tools/list"))
+            listed = (jsonrpc.text(item.get("name")) for item in (await self.list_all("tools/list")).items)
             self.tools = frozenset(name for name in listed if name is not None)
         if missing := sorted(expected.tools - self.tools):
             raise StartFailed(f"lacks the tools {_names(missing)}; it has {_names(sorted(self.tools))}")

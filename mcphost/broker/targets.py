@@ -1,0 +1,111 @@
+"""Which server's item a request means, by the name under which the endpoint shows it."""
+
+from mcphost import errors
+from mcphost.broker.call import Target
+from mcphost.broker.endpoints import names_of, servers_of, together
+from mcphost.broker.listings import Listing, Listings
+from mcphost.broker.request import Request
+from mcphost.decisions.routing import healthiest
+from mcphost.errors import DownstreamProtocolError, McpHostError
+from mcphost.protocol import templates
+from mcphost.protocol.naming import Names
+from mcphost.workers.pool import Pool
+
+_TEMPLATES = "resources/templates/list"
+_RESOURCES = "resources/list"
+
+
+class Targets:
+    """Finds the target of a name. Most names say it by themselves; for others the servers' lists are asked."""
+
+    def __init__(self, pool: Pool, listings: Listings) -> None:
+        self._pool = pool
+        self._listings = listings
+
+    async def find(
+        self, request: Request, key: str, name: str, method: str, *, begun_at: str | None = None
+    ) -> Target:
+        """The target of `name`, which the list `method` of the endpoint shows; `key` is the member that names it.
+
+        `begun_at` is the server that a call which goes on was begun at: where several could have it, that one has.
+
+        Raises:
+            DownstreamProtocolError: -32602, no server has it.
+            McpHostError: the server that could tell is down.
+        """
+        if request.caller.server is not None:
+            return Target(request.caller.server, name)
+        servers, names = servers_of(self._pool, request), names_of(request)
+        if names.bare and begun_at in servers:
+            return Target(begun_at, name)
+        if names.bare:
+            return await self._bare(request, servers, name, method)
+        reading = names.read(key, name, servers)
+        if reading is None:
+            raise _unknown(method, name)
+        if reading.name is not None:
+            return Target(reading.server, reading.name)
+        return await self._short(request, names, reading.server, name, method)
+
+    async def _short(self, request: Request, names: Names, server: str, exposed: str, method: str) -> Target:
+        """The item behind a name that was too long or unsafe to be shown."""
+
+        def named(listing: Listing) -> str | None:
+            return next(
+                (each for each in listing.names if names.expose(server, "name", each) == exposed), None
+            )
+
+        workers = self._pool.find(server, request.owner)
+        name = named(
+            await self._listings.current(workers, method, lambda listing: named(listing) is not None)
+        )
+        if name is None:
+            raise _unknown(method, exposed)
+        return Target(server, name)
+
+    async def _bare(self, request: Request, servers: list[str], name: str, method: str) -> Target:
+        """The server that has an item of this name: the first, or of servers that are interchangeable the healthiest."""
+        if len(servers) == 1:
+            return Target(servers[0], name)
+        owners = await self._owners(request, servers, name, method)
+        if not owners:
+            raise _unknown(method, name)
+        if not request.caller.route.interchangeable:
+            return Target(owners[0], name)
+        states = [(server, self._pool.find(server, request.owner).state) for server in owners]
+        return Target(healthiest(states), name)
+
+    async def _owners(self, request: Request, servers: list[str], name: str, method: str) -> list[str]:
+        """The servers that list the name and may be used for it, in the policy's order."""
+        allowed = [server for server in servers if request.tenant.permissions.allows(server, name)]
+        listed = await self._listed(request, allowed, name, method)
+        if method == _RESOURCES and not listed:
+            listed = await self._listed(request, allowed, name, _TEMPLATES)
+        return [server for server in servers if server in listed]
+
+    async def _listed(self, request: Request, servers: list[str], name: str, method: str) -> set[str]:
+        """The servers that have a name in a list. One that is down counts with what it listed before."""
+        found: set[str] = set()
+
+        def has(listing: Listing) -> bool:
+            if method == _TEMPLATES:
+                return any(templates.covers(each, name) for each in listing.names)
+            return name in listing.names
+
+        async def look(server: str) -> None:
+            workers = self._pool.find(server, request.owner)
+            try:
+                listing: Listing | None = await self._listings.current(workers, method, has)
+            except McpHostError:
+                listing = self._listings.last(workers, method)
+            if listing is not None and has(listing):
+                found.add(server)
+
+        if servers:
+            await together(look, servers)
+        return found
+
+
+def _unknown(method: str, name: str) -> DownstreamProtocolError:
+    what = method.removesuffix("/list").removesuffix("/templates").removesuffix("s")
+    return DownstreamProtocolError(errors.INVALID_PARAMS, f"unknown {what}: {name[:200]}")
