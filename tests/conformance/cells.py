@@ -24,7 +24,7 @@ class Served:
 
     @property
     def path(self) -> str:
-        return f"/servers/{self.server}/mcp" if self.endpoint == "single" else f"/routes/{self.server}/mcp"
+        return f"/servers/{self.server}/mcp" if self.endpoint == "single" else f"/mcp/{self.server}"
 
     @property
     def speaks(self) -> str:

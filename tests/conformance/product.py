@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ import httpx
 from conformance.cells import ENDPOINTS, endpoints
 
 ROOT = Path(__file__).parents[2]
+SCRIPTS = Path(sysconfig.get_path("scripts"))
 FIXTURE = ROOT / "tests" / "servers" / "fixture.py"
 START_SECONDS, STOP_SECONDS, PAUSE_SECONDS = 60.0, 30.0, 0.05
 
@@ -30,7 +32,9 @@ def policy(folder: Path, port: int, admin: int) -> dict:
         }
         for name, served in every.items()
     }
-    routes = {name: {"servers": [name], "naming": "none"} for name in every}
+    # The suite knows tools and resources by their own names, so nothing is put before them. The other server is there
+    # so that lists and handshakes are put together from several.
+    routes = {f"/mcp/{name}": {"servers": [name, "clock"], "naming": "none"} for name in every}
     return {
         "version": 1,
         "runtime": {
@@ -41,7 +45,7 @@ def policy(folder: Path, port: int, admin: int) -> dict:
             "drain": "1s",
             "log": {"format": "json"},
         },
-        "mcpServers": servers,
+        "mcpServers": servers | {"clock": {"command": str(SCRIPTS / "mcphost-server-clock")}},
         **({"routes": routes} if "aggregated" in ENDPOINTS else {}),
         "tenants": {
             "all": {"allow": ["*"], "limits": {"rate": "100000/s", "burst": 100000, "concurrency": 500}}
