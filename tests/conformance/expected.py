@@ -12,21 +12,19 @@ VACUOUS: Final[Mapping[str, frozenset[str]]] = {
     "2026-07-28": frozenset({"tasks-status-notifications"}),
 }
 
-LEGACY_CLIENT: Final = frozenset(
+SUBSCRIPTIONS: Final = frozenset({"resources-subscribe", "resources-unsubscribe"})
+# Scenarios of legacy clients in which a legacy server asks or logs.
+HEARD: Final = frozenset(
     {
         "elicitation-sep1034-defaults",
         "elicitation-sep1330-enums",
-        "logging-set-level",
-        "resources-subscribe",
-        "resources-unsubscribe",
         "tools-call-elicitation",
         "tools-call-sampling",
         "tools-call-with-logging",
     }
 )
-MODERN_CLIENT: Final = frozenset(
+ROUNDS: Final = frozenset(
     {
-        "http-custom-header-server-validation",
         "input-required-result-basic-elicitation",
         "input-required-result-basic-list-roots",
         "input-required-result-basic-sampling",
@@ -38,7 +36,11 @@ MODERN_CLIENT: Final = frozenset(
         "input-required-result-request-state",
         "input-required-result-result-type",
         "input-required-result-tampered-state",
-        "server-stateless",
+        "input-required-result-validate-input",
+    }
+)
+TASKS: Final = frozenset(
+    {
         "tasks-capability-negotiation",
         "tasks-dispatch-and-envelope",
         "tasks-lifecycle",
@@ -49,14 +51,14 @@ MODERN_CLIENT: Final = frozenset(
         "tasks-wire-fields",
     }
 )
+HEADERS: Final = frozenset({"http-custom-header-server-validation"})
 
 # By what the product speaks to the server, and by the client's revision.
 NOT_CLEAN: Final[Mapping[tuple[str, str], frozenset[str]]] = {
-    ("legacy", "2025-11-25"): LEGACY_CLIENT,
-    ("modern", "2025-11-25"): LEGACY_CLIENT,
-    ("legacy", "2026-07-28"): MODERN_CLIENT
-    | {"input-required-result-validate-input", "tasks-required-task-error"},
-    ("modern", "2026-07-28"): MODERN_CLIENT | {"input-required-result-ignore-extra-params"},
+    ("legacy", "2025-11-25"): SUBSCRIPTIONS | HEARD,
+    ("modern", "2025-11-25"): SUBSCRIPTIONS,
+    ("legacy", "2026-07-28"): HEADERS | ROUNDS | TASKS | {"tasks-required-task-error"},
+    ("modern", "2026-07-28"): HEADERS | TASKS,
 }
 
 
