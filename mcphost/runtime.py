@@ -22,6 +22,7 @@ import msgspec
 
 import mcphost
 from mcphost.broker import Around, Broker, Caller, Tenant
+from mcphost.broker.calltime import AskingLimits
 from mcphost.decisions.admission import Gate
 from mcphost.decisions.guard import Guard
 from mcphost.decisions.identity import (
@@ -343,7 +344,10 @@ class Runtime(anyio.AsyncContextManagerMixin):
                     for name, each in plan.tenants.items()
                 }
                 sealer = Sealer(seal_key, secrets.token_bytes)
-                self._broker = Broker(Around(self.pool, INFO, sealer, self.metrics), tenants, plan.routes)
+                limits = self._policy.runtime.limits
+                asking = AskingLimits(limits.answer_time, limits.parked)
+                parts = Around(self.pool, INFO, sealer, self.metrics, asking)
+                self._broker = Broker(parts, tenants, plan.routes)
                 self._front, legacy = self._make_front(Tokens(credentials), sealer)
                 self.pool.start_eager(_tenants_of(plan))
                 self._state = "running"

@@ -9,7 +9,6 @@ from msgspec import Raw
 from mcphost import errors
 from mcphost.broker import rounds
 from mcphost.broker.call import Call, Target
-from mcphost.broker.calltime import ANSWER_SECONDS
 from mcphost.broker.conversation import Conversation
 from mcphost.broker.endpoints import check_offered, names_of
 from mcphost.broker.parking import Parking
@@ -41,12 +40,12 @@ class Returning:
 class Calls:
     """Answers the methods on one item."""
 
-    def __init__(self, around: Around, targets: Targets, *, answer_seconds: float = ANSWER_SECONDS) -> None:
+    def __init__(self, around: Around, targets: Targets) -> None:
         self._around = around
         self._pool = around.pool
         self._targets = targets
         self._states = States(around.sealer)
-        self._parking = Parking(around, answer_seconds=answer_seconds)
+        self._parking = Parking(around)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -86,13 +85,13 @@ class Calls:
         timeouts = self._pool.servers[target.server].timeouts
         seconds = timeouts.for_tool(target.name) if inbound.method == "tools/call" else timeouts.call
         request.record.tool_called = inbound.method == "tools/call"
-        call = Call(request, target, params, seconds, None if returning is None else returning.handle)
         if returning is not None and returning.conversation is not None:
-            return await self._resumed(call, returning.handle)
+            return await self._resumed(Call(request, target, params, seconds), returning.handle)
+        call = Call(request, target, params, seconds, None if returning is None else returning.handle)
         try:
             if call.may_be_parked:
                 return await self._round(call, self._parking.begin(call))
-            finished = await rounds.carry(self._around, call, self._parking.answer_seconds)
+            finished = await rounds.carry(self._around, call)
         except WorkerGone:
             if call.need.instance:
                 raise refused() from None
@@ -121,7 +120,7 @@ class Calls:
             return self._shaped(call, finished)
         shown = conversation.shown()
         identifier = self._parking.park(conversation, call.request)
-        state = self._states.of_parked(call, identifier, self._parking.answer_seconds)
+        state = self._states.of_parked(call, identifier, self._around.asking.answer_seconds)
         return self._asking(call, shown, state, {})
 
     def _shaped(self, call: Call, finished: Finished) -> Raw:

@@ -2,16 +2,24 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from dataclasses import dataclass
 
 import anyio
 
 from mcphost.errors import CallTimeout, McpHostError, Unanswered
 
-# How long a client may be waited for while a server asks it something: a person reads a form, or looks something up,
-# and comes back. For a legacy client it is all the time that one call may ask, for a modern one the time until it
-# comes back with answers. A place of its tenant's, and mostly a process, are held for so long.
-ANSWER_SECONDS: Final = 600.0
+
+@dataclass(frozen=True, slots=True)
+class AskingLimits:
+    """How long clients are waited for while a server asks them something, and how many at once.
+
+    `answer_seconds`: for a legacy client all the time that one call may ask, for a modern one the time until it comes
+    back with answers. A place of its tenant's, and mostly a process, are held for so long.
+    `parked`: calls of one principal that wait for it to come back.
+    """
+
+    answer_seconds: float = 600.0  # a person reads a form, looks something up, and comes back
+    parked: int = 16  # a person who is asked so many things answers none
 
 
 class CallTime:

@@ -36,10 +36,10 @@ _WITHDRAWN: Final = ErrorObject(INTERNAL_ERROR, "the client does not answer any 
 class Conversation:
     """One call in as many rounds as it takes."""
 
-    def __init__(self, around: Around, call: Call, answer_seconds: float) -> None:
+    def __init__(self, around: Around, call: Call) -> None:
         self._around = around
         self._call = call
-        self._time = CallTime(call.seconds, answer_seconds)
+        self._time = CallTime(call.seconds, around.asking.answer_seconds)
         self._hears = Hears(self._asked)
         self._questions: Gathering[Question] = Gathering()
         self._news = anyio.Event()

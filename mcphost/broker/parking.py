@@ -17,22 +17,14 @@ from mcphost.workers.lifetime import background_tasks
 
 ID_BYTES: Final = 16
 
-# Calls of one principal that wait for it to answer. Each holds a process of its server's, and a person who is asked so
-# many things answers none.
-PARKED_PER_PRINCIPAL: Final = 16
-
 _COME_AGAIN_SECONDS: Final = 5.0  # some answer is given by then, or none soon
 
 
 class Parking:
     """Every call that may outlive its request. Owns their tasks."""
 
-    def __init__(
-        self, around: Around, *, answer_seconds: float, per_principal: int = PARKED_PER_PRINCIPAL
-    ) -> None:
+    def __init__(self, around: Around) -> None:
         self._around = around
-        self.answer_seconds = answer_seconds
-        self._per_principal = per_principal
         self._parked: dict[str, tuple[Conversation, Principal]] = {}
         self._count: Counter[Principal] = Counter()
         self._tasks: anyio.abc.TaskGroup
@@ -51,7 +43,7 @@ class Parking:
 
     def begin(self, call: Call) -> Conversation:
         """Start a call."""
-        conversation = Conversation(self._around, call, self.answer_seconds)
+        conversation = Conversation(self._around, call)
         self._tasks.start_soon(self._run, conversation)
         return conversation
 
@@ -68,9 +60,9 @@ class Parking:
             Overloaded: the principal has as many parked calls as it may; this one is ended.
         """
         principal = request.caller.principal
-        if self._count[principal] >= self._per_principal:
+        if self._count[principal] >= self._around.asking.parked:
             error = Overloaded(
-                f"{self._per_principal} calls wait for this client's answers, the most there may be",
+                f"{self._around.asking.parked} calls wait for this client's answers, the most there may be",
                 retry_after=_COME_AGAIN_SECONDS,
             )
             conversation.stop(error)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from msgspec import Raw
 
+from mcphost.broker.calltime import AskingLimits
 from mcphost.broker.client import Client
 from mcphost.decisions.admission import Gate, Place
 from mcphost.decisions.identity import Principal
@@ -24,6 +25,7 @@ class Around:
     info: Raw
     sealer: Sealer
     metrics: Metrics
+    asking: AskingLimits
 
 
 @dataclass(slots=True, eq=False)

@@ -26,14 +26,14 @@ from mcphost.workers.owners import Need
 _SALT_BYTES: Final = 9  # makes ids that no other call has; nothing secret depends on them
 
 
-async def carry(around: Around, call: Call, answer_seconds: float) -> Finished:
+async def carry(around: Around, call: Call) -> Finished:
     """The worker's last answer: of a modern client's call the first, of a legacy one's what is no question.
 
     Waiting for a process counts against the call's deadline, what the client takes to answer does not. Between two
     rounds no process is held; a server's state goes back to the process that made it.
     """
     client = call.request.client
-    time = CallTime(call.seconds, answer_seconds)
+    time = CallTime(call.seconds, around.asking.answer_seconds)
     need, carried = call.need, call.rounds
     rounds: Rounds | None = None
     with time.running():

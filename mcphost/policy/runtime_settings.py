@@ -20,6 +20,12 @@ class RuntimeLimits(Model):
     session_idle: Timeout = 1800.0
     """A legacy session that nothing used for this long is closed."""
 
+    answer_time: Timeout = 600.0
+    """How long a client may take to answer what a server asks it in the middle of a call."""
+
+    parked: Count = 16
+    """Most calls of one token that wait, without a request of the client's, for its answers."""
+
 
 class LogSettings(Model):
     """What the runtime writes to standard error."""
