@@ -71,7 +71,7 @@ from mcphost.workers.pool import Pool
 from mcphost.workers.process import Launcher
 from mcphost.workers.settings import SHARED, ServerSettings
 from mcphost.workers.spares import SpareLane
-from mcphost.workers.supervisor import Surroundings
+from mcphost.workers.starting import Surroundings
 from sandbox import (
     EGRESS_LAYERS,
     Diagnosis,
@@ -445,5 +445,6 @@ def _settings(
         concurrency=server.server.concurrency,
         message_bytes=server.message_bytes,
         warm=server.server.warm,
+        leases=server.server.leases,
         egress=server.egress,
     )

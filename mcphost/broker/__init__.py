@@ -18,7 +18,6 @@ from mcphost.broker.client import Client, LegacySession
 from mcphost.broker.faces import Faces
 from mcphost.broker.listings import Listings
 from mcphost.broker.lists import Lists
-from mcphost.broker.mirroring import Mirroring
 from mcphost.broker.patience import Patience
 from mcphost.broker.request import Around, Caller, Record, Reply, Request, Tenant
 from mcphost.broker.targets import Targets
@@ -50,7 +49,7 @@ class Broker:
         listings = Listings(patience)
         self._faces = Faces(around, patience)
         self._lists = Lists(around, listings)
-        self._calls = Calls(around, Targets(around.pool, listings), Mirroring(around.pool, listings))
+        self._calls = Calls(around, Targets(around.pool, listings))
 
     def __repr__(self) -> str:
         return f"<Broker {len(self._tenants)} tenants, {len(self._pool.servers)} servers>"
@@ -86,6 +85,7 @@ class Broker:
 
     def end_session(self, session: LegacySession) -> None:
         """A legacy session has ended, and with it what worked for it alone."""
+        self._pool.end_session(session.key)
 
     def roots_changed(self, caller: Caller, client: Client) -> None:
         """A legacy client's roots changed, which only a worker of its own session is told."""

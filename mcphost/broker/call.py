@@ -61,7 +61,8 @@ class Call:
         client = self.request.client
         declared = client.declared if self.method in ASKABLE else NOTHING
         instance = "" if self.handle is None else self.handle.place
-        return Need(declared, logs=client.log_level is not None, instance=instance)
+        logs = client.log_level is not None
+        return Need(declared, logs=logs, instance=instance, chain=self.method in ASKABLE)
 
 
 def bound(request: Request) -> Bound:

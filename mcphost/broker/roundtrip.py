@@ -11,6 +11,7 @@ from mcphost.errors import CallTimeout, ServerError, UpstreamProtocolError
 from mcphost.protocol import bridge, jsonrpc
 from mcphost.protocol.bridge import Eras, Told
 from mcphost.protocol.events import ServerFacts
+from mcphost.protocol.inputs import STATE
 from mcphost.protocol.jsonrpc import Fields, Message
 from mcphost.workers.hearing import Hearer
 from mcphost.workers.owners import Need
@@ -77,7 +78,10 @@ async def send(
         ),
         hearer,
     )
-    return Finished(eras, message, worker.facts, worker.instance)
+    finished = Finished(eras, message, worker.facts, worker.instance)
+    # Its state is this process's: with `scope: call` it is kept until the client comes back.
+    worker.awaited = STATE in (finished.asks_for_input or {})
+    return finished
 
 
 async def roundtrip(

@@ -26,6 +26,7 @@ from mcphost.policy.volumes import DataSettings, Volume, disagreements
 MAX_VOLUMES = 32
 # Each is a process with its memory; more would be a second fleet that does nothing.
 MAX_WARM = 64
+MAX_LEASES = 64  # each is a process with its memory, too
 MAX_PRELOAD = 32  # with its own module fewer than the sandbox takes
 
 _VARIABLE = re.compile(r"\$\{(?:secret|env|input|userHome|workspaceFolder)\b")
@@ -136,8 +137,9 @@ class Server(Model):
     profile: PlainName = DEFAULT_PROFILE
     """The profile that confines it."""
 
-    scope: Literal["shared", "tenant"] = "tenant"
-    """`tenant`: workers of its own for each tenant. `shared`: the same workers serve all; it gets no secrets."""
+    scope: Literal["shared", "tenant", "session", "call"] = "tenant"
+    """Who shares its workers. `shared`: all tenants; it gets no secrets. `tenant`: all clients of a tenant. `session`:
+    the requests of one session or, of clients without sessions, of one token. `call`: nobody, each call has its own."""
 
     start: Literal["eager", "lazy"] = Field(default_factory=_start_of)
     """`eager`: with the runtime. `lazy`: with the first call. Default: eager when shared, else lazy."""
@@ -153,6 +155,9 @@ class Server(Model):
 
     concurrency: Count = 16
     """Calls under way in one worker; more wait."""
+
+    leases: Annotated[int, Field(ge=1, le=MAX_LEASES)] = 4
+    """Processes beside the main one, for calls that need one to themselves; more wait."""
 
     expect: Expectation = Expectation()
     """What must be there once it has started."""
@@ -189,6 +194,19 @@ class Server(Model):
     def _preload_has_effect(self) -> Self:
         if self.preload and self.spawn != "zygote":
             raise Fault("has no effect without spawn: zygote", at=("preload",))
+        return self
+
+    @model_validator(mode="after")
+    def _session_keys_have_effect(self) -> Self:
+        faults = []
+        if self.scope == "session" and self.start == "eager":
+            why = "workers of sessions start with their session; there is none when the runtime starts"
+            faults.append(Fault(why, at=("start",)))
+        if self.scope == "session" and "leases" in self.model_fields_set:
+            why = "has no effect with `scope: session`, where all calls of a session go to one process"
+            faults.append(Fault(why, at=("leases",)))
+        if faults:
+            raise Faults(faults)
         return self
 
     @model_validator(mode="after")

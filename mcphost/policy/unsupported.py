@@ -27,7 +27,6 @@ LATER: tuple[Later, ...] = (
     Later(("mcpServers", "*", "replicas")),
     Later(("mcpServers", "*", "idle")),
     Later(("mcpServers", "*", "retry")),
-    Later(("mcpServers", "*", "scope"), lambda v: v in ("session", "call"), "shared, tenant"),
     Later(("tenants", "*", "limits", "weight")),
     Later(("tenants", "*", "limits", "quota")),
     Later(("tenants", "*", "limits", "tools")),

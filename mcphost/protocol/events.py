@@ -54,6 +54,11 @@ class Answered(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class AnsweredLate:
+    """A request of ours that was cancelled was answered: the server says no more of it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Progressed(Generic[T]):
     """A request of ours made progress; `params` as the server sent them."""
 
@@ -133,6 +138,7 @@ Event = (
     | OpenFailed
     | Reprobed
     | Answered[T]
+    | AnsweredLate
     | Progressed[T]
     | Logged[T]
     | Asked[T]

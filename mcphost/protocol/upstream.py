@@ -21,6 +21,7 @@ from mcphost.protocol.asking import ASKS, NOTHING, Declared
 from mcphost.protocol.attribution import DEAF, Attribution, Hears
 from mcphost.protocol.events import (
     Answered,
+    AnsweredLate,
     Asked,
     Dropped,
     Event,
@@ -195,7 +196,7 @@ class Upstream(Generic[T]):
             return None
         if self._pending.was_abandoned(identifier):
             self._attribution.answered(identifier)
-            return None
+            return AnsweredLate()
         return Offence("unknown-id")
 
     def _asked(self, message: Message) -> Event[T]:

@@ -5,6 +5,7 @@ server listed at start (at most `MAX_TOOLS` per server, none of a longer name th
 never a string that a client chose. A system call is one that has a name in the sandbox's own table.
 """
 
+import collections
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
@@ -32,7 +33,7 @@ class Metrics:
     def __init__(self, version: str) -> None:
         self.registry = CollectorRegistry()
         self._tools: dict[str, frozenset[str]] = {}
-        self._shown_layers: dict[tuple[str, str], dict[str, str]] = {}
+        self._layers_in: collections.Counter[tuple[str, str, str, str]] = collections.Counter()
         build = Gauge("mcphost_build_info", "The running version.", ["version"], registry=self.registry)
         build.labels(version).set(1)
         self._requests = self._counter(
@@ -90,16 +91,20 @@ class Metrics:
             "mcphost_denied_calls", "System calls refused to workers.", "server", "tenant", "call"
         )
         self._states = Gauge(
-            "mcphost_worker_state", "1 for the state a worker set is in.", ["server", "tenant", "state"],
+            "mcphost_worker_state", "Worker sets in a state.", ["server", "tenant", "state"],
             registry=self.registry,
         )  # fmt: skip
         self._layers = Gauge(
-            "mcphost_worker_layer", "1 for the state in which a layer of a running worker is.",
+            "mcphost_worker_layer", "Running main workers that have a layer in a state.",
             ["server", "tenant", "layer", "state"], registry=self.registry,
         )  # fmt: skip
         self._spares = Gauge(
             "mcphost_spare_workers", "Processes that wait to become a worker.", ["server", "tenant"],
             registry=self.registry,
+        )  # fmt: skip
+        self._leased = Gauge(
+            "mcphost_leased_workers", "Processes beside main ones, for calls that need one to themselves.",
+            ["server", "tenant"], registry=self.registry,
         )  # fmt: skip
         self._sessions = Gauge(
             "mcphost_sessions", "Open legacy sessions.", ["tenant"], registry=self.registry
@@ -161,24 +166,34 @@ class Metrics:
         """Count system calls that were refused to a worker."""
         self._denied.labels(server, tenant, call).inc(count)
 
-    def worker_state(self, server: str, tenant: str, *, old: str, new: str) -> None:
-        """Move a worker set from one state to another."""
-        self._states.labels(server, tenant, old).set(0)
-        self._states.labels(server, tenant, new).set(1)
+    def worker_state(self, server: str, tenant: str, *, old: str | None, new: str | None) -> None:
+        """Move a worker set from one state to another; None before its first and after its last."""
+        if old is not None:
+            self._states.labels(server, tenant, old).dec()
+        if new is not None:
+            self._states.labels(server, tenant, new).inc()
 
     def spare_workers(self, server: str, tenant: str, count: int) -> None:
         """Show how many spares of a worker set wait."""
         self._spares.labels(server, tenant).set(count)
 
-    def worker_layers(self, server: str, tenant: str, layers: Mapping[str, str]) -> None:
-        """Show a running worker's layers, each with its state, in place of those shown before; none when it ended."""
-        shown = self._shown_layers.pop((server, tenant), {})
-        for layer, state in shown.items():
-            self._layers.remove(server, tenant, layer, state)
-        for layer, state in layers.items():
-            self._layers.labels(server, tenant, layer, state).set(1)
-        if layers:
-            self._shown_layers[server, tenant] = dict(layers)
+    def worker_layers(
+        self, server: str, tenant: str, *, old: Mapping[str, str], new: Mapping[str, str]
+    ) -> None:
+        """Show a running worker's layers, each with its state, in place of its `old` ones; none when it ended."""
+        for layers, step in ((old, -1), (new, 1)):
+            for layer, state in layers.items():
+                self._layers_in[server, tenant, layer, state] += step
+                if self._layers_in[server, tenant, layer, state]:
+                    self._layers.labels(server, tenant, layer, state).set(
+                        self._layers_in[server, tenant, layer, state]
+                    )
+                else:
+                    self._layers.remove(server, tenant, layer, state)
+
+    def leased_workers(self, server: str, tenant: str, step: int) -> None:
+        """Count processes beside main ones up or down."""
+        self._leased.labels(server, tenant).inc(step)
 
     def watch_sessions(self, tenant: str, count: Callable[[], float]) -> None:
         """Ask `count` for a tenant's open sessions at each scrape."""

@@ -85,7 +85,9 @@ def _shown(workers: WorkerSet) -> dict[str, object]:
         "tenant": workers.identity.tenant or None,
         "state": workers.state,
         "trouble": workers.trouble or None,
+        "scope": workers.settings.scope,
         "spares": len(workers.spares),
+        "leased": workers.leases.shown(),
     }
     worker = workers.worker
     if worker is not None:

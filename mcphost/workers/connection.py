@@ -210,6 +210,9 @@ class Connection:
             case events.Answered():
                 self._answered(event)
                 return
+            case events.AnsweredLate():
+                self._on_event(event)
+                return
             case events.Progressed(entry, params) if entry.wants_progress and entry.hearer is not None:
                 self._charge(self._heard, cost, "progress")
                 entry.hearer.progressed(params)

@@ -55,6 +55,11 @@ class Hub:
     def __repr__(self) -> str:
         return f"<Hub of {self._name}, {len(self._subscriptions)} listeners>"
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a listener needs a worker to be there."""
+        return any(each.wakes or each.interest.uris for each in self._subscriptions)
+
     # --- listeners ------------------------------------------------------------------------------------
 
     def subscribe(self, interest: Interest, deliver: Deliver, *, wakes: bool = True) -> Subscription:
@@ -153,7 +158,7 @@ class Hub:
             return
         wire, worker = self._wire, self._worker
         if wire is None or worker is None:
-            if any(each.wakes or each.interest.uris for each in self._subscriptions):
+            if self.is_wanted:
                 self._want()
             return
         asked = {each: each.interest for each in self._subscriptions}

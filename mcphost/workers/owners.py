@@ -1,11 +1,17 @@
 """For whom a worker works: what decides which worker set a call goes to, and which process of it."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from msgspec import Raw
 
 from mcphost.protocol.asking import NOTHING, Declared
 from mcphost.protocol.handshake import EraChoice
+
+# Whatever any client can be asked; what a server is told of that all calls of all clients share (`leases` 0).
+EVERYTHING: Final = Declared(
+    (("elicitation", ("form", "url")), ("sampling", ("context", "tools")), ("roots", ()))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +34,15 @@ class Need:
     """What a call needs of its process.
 
     `declared` is what the client behind it can be asked; `logs` that it wants the log messages of its own work;
-    `instance` names the process that something it brings along was minted by, empty for any.
+    `instance` names the process that something it brings along was minted by, empty for any. `chain` says that it is a
+    call that may go through several rounds or have effects (tools/call, prompts/get, resources/read), so that with
+    `scope: call` it has a process of its own.
     """
 
     declared: Declared = NOTHING
     logs: bool = False
     instance: str = ""
+    chain: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from mcphost.decisions.placing import Scope
 from mcphost.decisions.restart import RestartPolicy
 from mcphost.protocol.handshake import EraChoice
 from sandbox import Egress, SandboxSpec
@@ -34,6 +35,20 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Idle:
+    """Seconds after which a process that nobody uses is ended.
+
+    `lease`: one beside the main one, which keeps its memory for a start that would take about a second. `awaited`: one
+    that waits for the next round of its call; a user may be thinking. `session`: the workers of a session that is not
+    ended by its client, which most never do.
+    """
+
+    lease: float = 300.0
+    awaited: float = 600.0
+    session: float = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
 class ServerSettings:
     """One server of the policy, as its workers need it.
 
@@ -43,7 +58,7 @@ class ServerSettings:
     """
 
     name: str
-    scope: Literal["shared", "tenant"]
+    scope: Scope
     start: Literal["eager", "lazy"]
     era: EraChoice
     sandbox: Callable[[str], SandboxSpec]
@@ -54,6 +69,10 @@ class ServerSettings:
     message_bytes: int
     egress: Egress | None = None
     warm: int = 0  # processes kept ahead of need
+    # Processes beside the main one, for calls that need one to themselves. 0 only in tests: all calls share the main
+    # process then, and what a server says without naming a request reaches the oldest, whosever it is.
+    leases: int = 4
+    idle: Idle = field(default_factory=Idle)
 
     def tenant_of(self, tenant: str) -> str:
         """Whose worker a tenant's call goes to."""

@@ -6,59 +6,56 @@ stopped ──call──> starting ──ready──> ready ──lost──> st
 """
 
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Final, Literal
 
 import anyio
-from msgspec import Raw
 
+from mcphost.decisions.placing import Place, Wants, place_of
 from mcphost.decisions.restart import Again, GiveUp, Rest, RestartBudget
 from mcphost.errors import McpHostError, Overloaded, WorkerFailed, WorkerGone, WorkerUnavailable
+from mcphost.protocol.asking import NOTHING
+from mcphost.protocol.versions import Era
 from mcphost.telemetry.logs import logger
-from mcphost.telemetry.metrics import Metrics
+from mcphost.workers.ending import end_lost
 from mcphost.workers.hub import Hub
+from mcphost.workers.leases import ALONE, Leases
 from mcphost.workers.lifetime import background_tasks
-from mcphost.workers.owners import Need, Terms
-from mcphost.workers.process import Launcher
+from mcphost.workers.owners import EVERYTHING, Need, Owner, Terms
+from mcphost.workers.seats import Origin
 from mcphost.workers.settings import ServerSettings
-from mcphost.workers.spares import SpareLane, Spares
-from mcphost.workers.worker import LAST_WORDS_SECONDS, Identity, Worker
+from mcphost.workers.spares import Spares
+from mcphost.workers.starting import PATIENCE_SECONDS, Surroundings
+from mcphost.workers.worker import Identity, Worker
 
 State = Literal["starting", "ready", "draining", "stopping", "stopped", "backoff", "failed"]
-
-# A call that finds its server in back-off waits along if the wait is this short, else it is told to come again.
-PATIENCE_SECONDS: Final = 2.0
-
-TURN_SECONDS: Final = 2.0  # an interpreter and its imports are loaded by then
 
 MAX_WAITING: Final = 1024  # calls that wait for a slot of one worker; past that they are refused
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What every worker set of a runtime shares."""
-
-    launcher: Launcher
-    metrics: Metrics
-    client_info: Raw
-    starts: anyio.Semaphore  # how many workers may be starting at once
-    lane: SpareLane
-
-
 class WorkerSet:
-    """The workers of one server for one tenant (or for all), one at a time. Run by `run`, used by `call`."""
+    """The workers of one server for one owner: a main one, and those that calls have to themselves.
 
-    def __init__(self, settings: ServerSettings, tenant: str, around: Surroundings) -> None:
-        self.identity = Identity(settings.name, tenant)
+    Run by `run`, used by `lease`.
+    """
+
+    def __init__(
+        self, settings: ServerSettings, owner: Owner, around: Surroundings, spares: Spares | None = None
+    ) -> None:
+        """`spares` are kept by somebody else; without them it keeps its own."""
+        self.identity = Identity(settings.name, owner.tenant)
         self.settings = settings
+        self.owner = owner
         self._around = around
         self._budget = RestartBudget(settings.restart)
         self._slots = anyio.Semaphore(settings.concurrency)
         self._waiting = 0
+        self._users = 0
+        self._closed = False
         self._changed = anyio.Event()
+        self._used = anyio.Event()
         self._wanted = anyio.Event()
         self._resume_at = 0.0
         self.state: State = "stopped"
@@ -70,7 +67,14 @@ class WorkerSet:
             odd=partial(around.metrics.oddity, *self._labels),
             client_info=around.client_info,
         )
-        self.spares = Spares(self.identity, settings, around.launcher, around.metrics, around.lane)
+        self._layers: dict[str, str] = {}  # those that are shown
+        self._keeps_spares = spares is None
+        if spares is None:  # not its truth: an empty one is false
+            spares = Spares(self.identity, settings, around.launcher, around.metrics, around.lane)
+        self.spares = spares
+        self._origin = Origin(self.identity, settings, around, self.spares)
+        self.leases = Leases(self._origin, lambda: self._usable)
+        around.metrics.worker_state(*self._labels, old=None, new=self.state)
 
     def __repr__(self) -> str:
         return f"<WorkerSet {self.identity.server}/{self.identity.tenant} {self.state}>"
@@ -78,23 +82,33 @@ class WorkerSet:
     async def run(self) -> None:
         """Serve until cancelled, then leave no worker behind."""
         async with background_tasks() as tasks:
-            tasks.start_soon(self.spares.run, self._at_rest)
+            if self._keeps_spares:
+                tasks.start_soon(self.spares.run, self.at_rest)
             tasks.start_soon(self.hub.run)
+            self.leases.begin(tasks)
             try:
                 while self.state != "failed":
                     await self._wanted.wait()
                     await self._serve_guarded()
                 self.hub.close()
-                await self.spares.retire()
+                if self._keeps_spares:
+                    await self.spares.retire()
                 await anyio.sleep_forever()
             finally:
+                self._closed = True
                 self.hub.close()
+                self.leases.close()
+                tasks.cancel_scope.cancel()  # now: all processes are ended at the same time
                 with anyio.CancelScope(shield=True):  # every wait inside is bounded
                     await self._stop()
 
-    def _at_rest(self) -> bool:
+    def at_rest(self) -> bool:
         """Whether there is a worker, or nobody wants one: then is the time for spares."""
         return self.state == "ready" or (self.state == "stopped" and not self._wanted.is_set())
+
+    def vanish(self) -> None:
+        """It has ended, and is not to be counted any more."""
+        self._around.metrics.worker_state(*self._labels, old=self.state, new=None)
 
     def want(self) -> None:
         """Have a worker started if there is none."""
@@ -117,8 +131,8 @@ class WorkerSet:
             if self.state == "failed":
                 raise WorkerFailed(f"the server {self.identity.server!r} failed; its operator can see why")
             self.want()  # in the loop: a worker that ends in order takes earlier wishes with it
-            if self.state in {"stopping", "draining"} and self.trouble == "":
-                raise WorkerUnavailable("the runtime is stopping")
+            if self._closed:
+                raise WorkerUnavailable("what this call belongs to is ending")
             wait = self._resume_at - anyio.current_time()
             if self.state == "backoff" and wait > PATIENCE_SECONDS:
                 message = f"the server {self.identity.server!r} ended and is started again in {wait:.1f} s"
@@ -133,14 +147,72 @@ class WorkerSet:
 
         Raises:
             WorkerUnavailable: there will be none soon.
+            StartFailed: one that was started for this call did not get ready.
             WorkerGone: the process that the call was pinned to is no more.
             Overloaded: too many wait already.
         """
+        with self.hold():
+            main = await self.ready()
+            place = self._place(need, main.facts.era)
+            lent = self._together(need) if place == "together" else self._apart(place, need, main.facts.era)
+            async with lent as worker:
+                yield worker
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Be one of those for whom the workers of a session are kept: a subscription holds them as a call does."""
+        self._users += 1
+        self._used.set()
+        try:
+            yield
+        finally:
+            self._users -= 1
+            self._used.set()
+
+    async def wait_idle(self, seconds: float) -> None:
+        """Wait until nobody has used the set for so long."""
+        while True:
+            self._used = anyio.Event()
+            if self._users:
+                await self._used.wait()
+                continue
+            with anyio.move_on_after(seconds):
+                await self._used.wait()
+                continue
+            if not self.hub.is_wanted:
+                return
+
+    def _place(self, need: Need, era: Era) -> Place:
+        if not self.settings.leases:
+            return "together"
+        scope = self.settings.scope
+        if need.instance and self.leases.knows(need.instance):
+            return "fresh" if scope == "call" else "alone"
+        wants = Wants(need.declared != NOTHING, need.logs, need.chain)
+        return place_of(scope, wants, legacy=era == "legacy", one_client=self.owner.one_client)
+
+    @asynccontextmanager
+    async def _together(self, need: Need) -> AsyncIterator[Worker]:
         with await self.slot():
             worker = await self.ready()
             if need.instance and need.instance != worker.instance:
                 raise WorkerGone
             yield worker
+
+    def _apart(self, place: Place, need: Need, era: Era) -> AbstractAsyncContextManager[Worker]:
+        """A process that no other call of its kind has."""
+        info, pinned = self._around.client_info, need.instance
+        match place:
+            case "fresh":
+                terms = Terms(info, need.declared, logs=True, era=era)
+                return self.leases.take(object(), terms, pinned=pinned, once=True)
+            case "apart":
+                terms = Terms(info, need.declared, logs=True, era=era)
+                return self.leases.take(need.declared, terms, pinned=pinned)
+            case "alone":
+                return self.leases.take(ALONE, Terms(info, era=era), pinned=pinned)
+            case _:
+                return self.leases.take(ALONE, None, pinned=pinned)
 
     async def slot(self) -> "_Slot":
         """A place among the calls that one worker may have at once; to be used as a context manager.
@@ -169,56 +241,40 @@ class WorkerSet:
 
     async def _serve_one(self) -> None:
         self._enter("starting")
-        started_at = anyio.current_time()
         try:
-            async with _turn(self._around.starts):
-                spare = self.spares.claim()
-                self.worker = await Worker.start(
-                    self.identity,
-                    self.settings,
-                    self._around.launcher,
-                    terms=Terms(self._around.client_info),
-                    metrics=self._around.metrics,
-                    prepared=spare,
-                )
-                self.hub.attach(self.worker)
+            self.worker = await self._origin.start(self._terms)
+            self.hub.attach(self.worker)
         except McpHostError as error:
-            self._around.metrics.worker_started(*self._labels, error.reason)
             await self._after_end(str(error), failed=True)
             return
-        self._around.metrics.worker_started(*self._labels, "ready")
         self.trouble = ""
-        layers = {each["layer"]: each["state"] for each in self.worker.layers}
-        self._around.metrics.worker_layers(*self._labels, layers)
-        seconds = round(anyio.current_time() - started_at, 3)
-        facts = self.worker.facts
-        logger().info(
-            "worker_ready",
-            **self._keys,
-            era=facts.era,
-            pid=self.worker.pid,
-            seconds=seconds,
-            spare=spare is not None,
-        )
+        self._show_layers({each["layer"]: each["state"] for each in self.worker.layers})
         self.spares.renew()
         self._enter("ready")
         why = await self.worker.wait_lost()
         self.hub.detach()
         self.trouble = why
         self._enter("stopping")
-        ended = await self._end_lost(self.worker, why)
+        ended = await end_lost(self.worker, why)
+        self._let_go()
         if ended.blameless:
             logger().warning("worker_ended", **self._keys, why=ended.why)
             return
         await self._after_end(ended.why, failed=ended.failed, was_ready=True)
 
-    async def _end_lost(self, worker: Worker, why: str) -> "_End":
-        """See a lost worker's process to its end; one that does not end by itself is killed."""
-        with anyio.move_on_after(LAST_WORDS_SECONDS):
-            why = f"it {await worker.wait_ended()}"
-        ended = await worker.kill("protocol")
-        self._let_go()
-        return _End(why, failed=ended.failed, blameless=ended.reason == "lost")
+    @property
+    def _terms(self) -> Terms:
+        """On what the main worker is opened."""
+        info, owner = self._around.client_info, self.owner
+        if not self.settings.leases:
+            return Terms(info, EVERYTHING, logs=True, one_client=True)
+        if self.settings.scope == "session":
+            return Terms(info, owner.declared, logs=True, one_client=owner.one_client)
+        return Terms(info)
+
+    @property
+    def _usable(self) -> Worker | None:
+        return self.worker if self.worker is not None and self.worker.usable else None
 
     async def _after_end(self, why: str, *, failed: bool, was_ready: bool = False) -> None:
         self.trouble = why
@@ -254,13 +310,18 @@ class WorkerSet:
         """The worker, which is this set's no longer, with what was shown of its layers taken back."""
         worker, self.worker = self.worker, None
         self.hub.detach()
-        self._around.metrics.worker_layers(*self._labels, {})
+        self._show_layers({})
         return worker
+
+    def _show_layers(self, layers: dict[str, str]) -> None:
+        old, self._layers = self._layers, layers
+        self._around.metrics.worker_layers(*self._labels, old=old, new=layers)
 
     def _enter(self, state: State) -> None:
         self._around.metrics.worker_state(*self._labels, old=self.state, new=state)
         self.state = state
         self.spares.wake()
+        self.leases.arrange()
         self._changed.set()
         self._changed = anyio.Event()
 
@@ -271,33 +332,6 @@ class WorkerSet:
     @property
     def _keys(self) -> dict[str, object]:
         return {"server": self.identity.server, "tenant": self.identity.tenant}
-
-
-@asynccontextmanager
-async def _turn(starts: anyio.Semaphore) -> AsyncIterator[None]:
-    """A place among the starts under way, given back at the end or after `TURN_SECONDS`, whichever is first.
-
-    The bound is there for the sake of the processors; a server that hangs uses none and must not keep others,
-    perhaps of other tenants, from starting.
-    """
-    await starts.acquire()
-    with ExitStack() as place:
-        place.callback(starts.release)
-
-        async def give_back() -> None:
-            await anyio.sleep(TURN_SECONDS)
-            place.close()
-
-        async with background_tasks() as tasks:
-            tasks.start_soon(give_back)
-            yield
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    why: str
-    failed: bool
-    blameless: bool
 
 
 class _Slot:

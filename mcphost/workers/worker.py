@@ -75,6 +75,11 @@ class Worker:
         self.facts: ServerFacts
         self.tools: frozenset[str] = frozenset()
         self.on_notified: OnNotified | None = None
+        # Set by who has it on lease: the call goes on with another request, to this process and to no other.
+        self.awaited = False
+        self.asked_unbidden = False  # a request to the client came while nobody could be asked
+        self._quiet = anyio.Event()
+        self._unfit = anyio.Event()
 
     def __repr__(self) -> str:
         return f"<Worker {self.identity.server}/{self.identity.tenant} {self._lost_why or 'ready'}>"
@@ -191,6 +196,21 @@ class Worker:
         """Take it that the server says no more of what was cancelled."""
         self._connection.settle()
 
+    async def wait_quiet(self) -> None:
+        """Wait until nothing that the server says can be about what it was asked so far. The caller bounds the wait.
+
+        It answers in order what it has been told: everything before the answer to a ping was said before. What was
+        cancelled is over when the server has answered it; it may never do so.
+
+        Raises:
+            CallFailure: it is lost.
+        """
+        if self.facts.era == "legacy":
+            await self.request("ping", lambda _: {})
+        while self.unsettled:
+            self._quiet = anyio.Event()
+            await self._quiet.wait()
+
     @property
     def usable(self) -> bool:
         """Whether a call may be sent."""
@@ -222,6 +242,10 @@ class Worker:
         """Wait until the worker takes no more calls; gives why."""
         await self._lost.wait()
         return self._lost_why
+
+    async def wait_unfit(self) -> None:
+        """Wait until it is lost, or has asked something of a client while nobody could be asked."""
+        await self._unfit.wait()
 
     async def wait_ended(self) -> Ended:
         """Wait until nothing of the worker is left."""
@@ -368,7 +392,12 @@ class Worker:
                     self._odd("notification")
                 else:
                     self.on_notified(method, params, subscription)
+            case events.AnsweredLate():
+                self._quiet.set()
             case events.Offence(what) | events.Dropped(what) | events.Refused(what):
+                if what == "unowned-request":
+                    self.asked_unbidden = True
+                    self._unfit.set()
                 self._odd(what)
             case _:
                 pass
@@ -398,6 +427,7 @@ class Worker:
     def _on_lost(self, why: str) -> None:
         self._lost_why = why
         self._lost.set()
+        self._unfit.set()
         self._settled.set()
 
 

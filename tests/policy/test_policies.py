@@ -102,7 +102,7 @@ def test_the_schema_accepts_the_policies(path: Path) -> None:
         (("runtime", "drain"), "10"),
         (("require",), ["usernamespace"]),
         (("mcpServers", "clock", "colour"), "red"),
-        (("mcpServers", "clock", "scope"), "session"),
+        (("mcpServers", "clock", "scope"), "sessions"),
         (("mcpServers", "no name"), {"command": "x"}),
         (("tenants", "acme", "limits", "rate"), "many"),
         (("tenants", "acme", "tokens"), [{"sha256": "abc", "id": "a"}]),

@@ -7,7 +7,7 @@ import pytest
 from msgspec import Raw
 
 from mcphost.protocol import upstream
-from mcphost.protocol.events import Answered, Dropped, Notified, Offence, Progressed
+from mcphost.protocol.events import Answered, AnsweredLate, Dropped, Notified, Offence, Progressed
 from mcphost.protocol.upstream import Upstream
 from upstream_peers import INFO, answer, no, notification, progress, ready, sent, told
 
@@ -62,7 +62,7 @@ def test_a_late_answer_to_a_cancelled_request_is_no_offence_the_first_time() -> 
         "params": {"requestId": identifier, "reason": 'gone\n"'},
     }
     answer = {"jsonrpc": "2.0", "id": identifier, "result": {}}
-    assert [told(machine, answer), told(machine, answer)] == [None, Offence("unknown-id")]
+    assert [told(machine, answer), told(machine, answer)] == [AnsweredLate(), Offence("unknown-id")]
 
 
 def test_cancelling_what_was_answered_says_nothing() -> None:
@@ -105,7 +105,7 @@ def test_progress_of_a_cancelled_request_is_no_offence_until_it_is_answered() ->
     identifier = sent(machine, "a")
     machine.cancel(identifier, "gone")
     assert told(machine, progress(identifier)) == Dropped("late-notification")
-    assert told(machine, {"jsonrpc": "2.0", "id": identifier, "result": {}}) is None
+    assert told(machine, {"jsonrpc": "2.0", "id": identifier, "result": {}}) == AnsweredLate()
     assert told(machine, progress(identifier)) == Offence("unknown-token")
 
 

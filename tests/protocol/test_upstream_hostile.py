@@ -11,6 +11,7 @@ from msgspec import Raw
 from mcphost.protocol.attribution import DEAF, Hears
 from mcphost.protocol.events import (
     Answered,
+    AnsweredLate,
     Asked,
     Dropped,
     Logged,
@@ -154,7 +155,7 @@ class UpstreamAgainstADict(RuleBasedStateMachine):
             assert (event.entry, event.message.kind) == (entry, "error" if error else "result")
             assert set(event.over) == self.ended_questions(identifier)
         else:
-            assert event == (None if identifier in self.cancelled else Offence("unknown-id"))
+            assert event == (AnsweredLate() if identifier in self.cancelled else Offence("unknown-id"))
         self.cancelled.pop(identifier, None)
 
     @rule(identifier=some_id)

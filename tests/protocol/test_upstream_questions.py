@@ -8,7 +8,16 @@ from msgspec import Raw
 
 from mcphost.protocol.asking import Declared
 from mcphost.protocol.attribution import Hears
-from mcphost.protocol.events import Answered, Asked, Dropped, Offence, Pinged, Refused, Withdrawn
+from mcphost.protocol.events import (
+    Answered,
+    AnsweredLate,
+    Asked,
+    Dropped,
+    Offence,
+    Pinged,
+    Refused,
+    Withdrawn,
+)
 from mcphost.protocol.jsonrpc import ErrorObject
 from mcphost.protocol.questions import MAX_QUESTION_BYTES, MAX_QUESTIONS
 from mcphost.protocol.upstream import Upstream
@@ -101,7 +110,7 @@ def test_after_a_cancellation_a_question_is_refused_until_the_cancelled_request_
     sent(machine, "next", ASKABLE)
     assert isinstance(told(machine, question(1)), Refused)
     assert machine.unsettled
-    assert told(machine, answer(gone)) is None
+    assert told(machine, answer(gone)) == AnsweredLate()
     assert not machine.unsettled
     assert asked(machine, 2).entry == "next"
 

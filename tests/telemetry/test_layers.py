@@ -15,15 +15,24 @@ SERIES = 'mcphost_worker_layer{{layer="{}",server="fix",state="{}",tenant="{}"}}
 
 def test_the_next_worker_takes_the_place_of_the_one_before_and_another_tenant_keeps_its_own():
     metrics = Metrics("test")
-    metrics.worker_layers("fix", "a", {"netns": "enforced"})
-    metrics.worker_layers("fix", "b", {"netns": "enforced"})
-    metrics.worker_layers("fix", "a", {"netns": "absent"})
+    metrics.worker_layers("fix", "a", old={}, new={"netns": "enforced"})
+    metrics.worker_layers("fix", "b", old={}, new={"netns": "enforced"})
+    metrics.worker_layers("fix", "a", old={"netns": "enforced"}, new={"netns": "absent"})
     text = metrics.render().decode()
     assert SERIES.format("netns", "absent", "a") in text
     assert SERIES.format("netns", "enforced", "b") in text
     assert SERIES.format("netns", "enforced", "a") not in text
-    metrics.worker_layers("fix", "a", {})
+    metrics.worker_layers("fix", "a", old={"netns": "absent"}, new={})
     assert 'tenant="a"' not in metrics.render().decode()
+
+
+def test_the_workers_of_sessions_are_counted_together_and_one_that_ends_hides_no_other():
+    metrics = Metrics("test")
+    for _ in range(2):
+        metrics.worker_layers("fix", "a", old={}, new={"netns": "enforced"})
+    assert SERIES.format("netns", "enforced", "a").replace("1.0", "2.0") in metrics.render().decode()
+    metrics.worker_layers("fix", "a", old={"netns": "enforced"}, new={})
+    assert SERIES.format("netns", "enforced", "a") in metrics.render().decode()
 
 
 @pytest.mark.kernel

@@ -1,5 +1,0 @@
-"""Prints the page docs/protocol.md."""
-
-from behaviours.manifest import page
-
-print(page(), end="")
