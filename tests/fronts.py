@@ -67,6 +67,7 @@ class Fronted:
     http: httpx.AsyncClient
     broker: FakeBroker
     front: HttpFront
+    legacy_face: LegacyFace
 
     def modern(self) -> ModernClient:
         return ModernClient(self.http, "/mcp", "acme")
@@ -104,6 +105,6 @@ async def fronting(
         tasks.start_soon(listener.serve)
         base = f"http://127.0.0.1:{listener.port}"
         async with httpx.AsyncClient(base_url=base, timeout=SECONDS) as http:
-            yield Fronted(http, broker, front)
+            yield Fronted(http, broker, front, legacy)
         front.drain()
         listener.stop()

@@ -80,6 +80,8 @@ class Exchange:
 
     def notify(self, message: bytes) -> None:
         """Put a notification before the answer; see `MAX_BACKLOG_BYTES` for too many."""
+        if self._cancelled:
+            return
         if self._backlog_bytes + len(message) <= MAX_BACKLOG_BYTES:
             self.put(message)
         elif self._lossless:
