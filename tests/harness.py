@@ -118,7 +118,7 @@ class ModernClient:
     async def request(self, method: str, params: dict[str, Any] | None = None, **meta: Any) -> Answer:
         params = params or {}
         body = self.body(method, params, meta)
-        headers = self.headers(method, params.get("name") or params.get("uri"))
+        headers = self.headers(method, params.get("name") or params.get("uri") or params.get("taskId"))
         answer = read_answer(await self.http.post(self.path, json=body, headers=headers))
         if answer.messages:
             assert answer.final.get("id") == body["id"], answer.final

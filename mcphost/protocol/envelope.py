@@ -21,6 +21,7 @@ from mcphost.errors import (
 )
 from mcphost.protocol import jsonrpc, versions
 from mcphost.protocol.methods import NAMED
+from mcphost.protocol.shape import check_shape
 from mcphost.protocol.versions import Era
 
 META_VERSION = "io.modelcontextprotocol/protocolVersion"
@@ -29,6 +30,14 @@ META_CLIENT = "io.modelcontextprotocol/clientInfo"
 META_LOG_LEVEL = "io.modelcontextprotocol/logLevel"
 META_SERVER = "io.modelcontextprotocol/serverInfo"
 META_PREFIX = "io.modelcontextprotocol/"
+
+# The member of `params` that `Mcp-Name` mirrors. For tasks the extension says so (SEP-2663, "Streamable HTTP").
+MIRRORED: Final[Mapping[str, str]] = {
+    **{method: each.key for method, each in NAMED.items()},
+    "tasks/get": "taskId",
+    "tasks/update": "taskId",
+    "tasks/cancel": "taskId",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,7 @@ def read(body: bytes, headers: Headers) -> Inbound:
             `request_id` holds the raw id where one could be read.
     """
     try:
+        check_shape(body)
         message = jsonrpc.decode(body)
     except jsonrpc.Malformed as error:
         raise DownstreamProtocolError(error.code, str(error)) from None
@@ -119,8 +129,8 @@ def _judge_modern(inbound: Inbound, headers: Headers) -> None:
         raise _refused(inbound.message, INVALID_PARAMS, f'params._meta must hold "{META_CAPABILITIES}"')
     _compare(inbound, "MCP-Protocol-Version", headers.version, version)
     _compare(inbound, "Mcp-Method", headers.method, inbound.method)
-    if inbound.method in NAMED:
-        key = NAMED[inbound.method].key
+    key = MIRRORED.get(inbound.method)
+    if key is not None:
         _compare(inbound, "Mcp-Name", _decoded(inbound, headers.name), jsonrpc.text(inbound.params.get(key)))
     if version != versions.MODERN:
         raise unsupported(version, inbound.id)

@@ -8,21 +8,22 @@ MODERN: Final = "2026-07-28"
 LATEST_LEGACY: Final = "2025-11-25"
 
 # Newest first. 2025-03-26 is left out on purpose: it obliges a receiver to take batches, which every later
-# revision forbids. A client that asks for it is offered the latest legacy revision, as the handshake allows.
+# revision forbids. A client that asks for it gets it all the same, since many know nothing newer and none that we know
+# sends batches; a batch is refused.
 LEGACY_VERSIONS: Final = ("2025-11-25", "2025-06-18", "2024-11-05")
 
-# Legacy header values that are let in though not offered: the header only repeats what was negotiated.
+# What a client may ask for, and repeats in its header; more than what is offered.
 LEGACY_HEADERS: Final = frozenset({*LEGACY_VERSIONS, "2025-03-26"})
 
 SUPPORTED: Final = (MODERN, *LEGACY_VERSIONS)
 
 
 def negotiate_legacy(requested: str | None) -> str:
-    """The revision answered to `initialize`: the one asked for where we speak it, else our latest.
+    """The revision answered to `initialize`: the one asked for where we let it in, else our latest.
 
     Source: 2025-11-25, basic/lifecycle, "Version Negotiation".
     """
-    return requested if requested in LEGACY_VERSIONS else LATEST_LEGACY
+    return requested if requested is not None and requested in LEGACY_HEADERS else LATEST_LEGACY
 
 
 def era_of_header(version: str | None) -> Era:
