@@ -8,6 +8,7 @@ from mcphost.broker.request import Request
 from mcphost.decisions.routing import healthiest
 from mcphost.errors import DownstreamProtocolError, McpHostError
 from mcphost.protocol import templates
+from mcphost.protocol.bridge import RESOURCE_NOT_FOUND
 from mcphost.protocol.naming import Names
 from mcphost.workers.pool import Pool
 
@@ -30,7 +31,7 @@ class Targets:
         `begun_at` is the server that a call which goes on was begun at: where several could have it, that one has.
 
         Raises:
-            DownstreamProtocolError: -32602, no server has it.
+            DownstreamProtocolError: -32602 (-32002 for a resource, in the older era), no server has it.
             McpHostError: the server that could tell is down.
         """
         if request.caller.server is not None:
@@ -42,7 +43,7 @@ class Targets:
             return await self._bare(request, servers, name, method)
         reading = names.read(key, name, servers)
         if reading is None:
-            raise _unknown(method, name)
+            raise _unknown(request, method, name)
         if reading.name is not None:
             return Target(reading.server, reading.name)
         return await self._short(request, names, reading.server, name, method)
@@ -60,7 +61,7 @@ class Targets:
             await self._listings.current(workers, method, lambda listing: named(listing) is not None)
         )
         if name is None:
-            raise _unknown(method, exposed)
+            raise _unknown(request, method, exposed)
         return Target(server, name)
 
     async def _bare(self, request: Request, servers: list[str], name: str, method: str) -> Target:
@@ -69,7 +70,7 @@ class Targets:
             return Target(servers[0], name)
         owners = await self._owners(request, servers, name, method)
         if not owners:
-            raise _unknown(method, name)
+            raise _unknown(request, method, name)
         if not request.caller.route.interchangeable:
             return Target(owners[0], name)
         states = [(server, self._pool.find(server, request.owner).state) for server in owners]
@@ -106,6 +107,11 @@ class Targets:
         return found
 
 
-def _unknown(method: str, name: str) -> DownstreamProtocolError:
+def _unknown(request: Request, method: str, name: str) -> DownstreamProtocolError:
+    """A resource is named in the data, and has a code of its own in the older era (server/resources, "Error Handling")."""
     what = method.removesuffix("/list").removesuffix("/templates").removesuffix("s")
-    return DownstreamProtocolError(errors.INVALID_PARAMS, f"unknown {what}: {name[:200]}")
+    message = f"unknown {what}: {name[:200]}"
+    if method != _RESOURCES:
+        return DownstreamProtocolError(errors.INVALID_PARAMS, message)
+    code = errors.INVALID_PARAMS if request.client.era == "modern" else RESOURCE_NOT_FOUND
+    return DownstreamProtocolError(code, message, data={"uri": name})

@@ -6,7 +6,7 @@ from itertools import product
 
 ERAS = ("legacy", "silent", "dual", "modern")
 SCOPES = ("tenant",)
-ENDPOINTS = ("single",)
+ENDPOINTS = ("single", "aggregated")
 REVISIONS = ("2025-11-25", "2026-07-28")
 
 

@@ -51,14 +51,13 @@ TASKS: Final = frozenset(
         "tasks-wire-fields",
     }
 )
-HEADERS: Final = frozenset({"http-custom-header-server-validation"})
 
 # By what the product speaks to the server, and by the client's revision.
 NOT_CLEAN: Final[Mapping[tuple[str, str], frozenset[str]]] = {
     ("legacy", "2025-11-25"): SUBSCRIPTIONS | HEARD,
     ("modern", "2025-11-25"): SUBSCRIPTIONS,
-    ("legacy", "2026-07-28"): HEADERS | ROUNDS | TASKS | {"tasks-required-task-error"},
-    ("modern", "2026-07-28"): HEADERS | TASKS,
+    ("legacy", "2026-07-28"): ROUNDS | TASKS | {"tasks-required-task-error"},
+    ("modern", "2026-07-28"): TASKS,
 }
 
 
