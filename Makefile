@@ -24,7 +24,7 @@ SOURCES := pyproject.toml $(wildcard README.md LICENSE) \
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: install dev run test check fmt lint types imports cover vm attacks bench chaos fuzz conformance peers lock clean help
+.PHONY: install dev run test check fmt lint types imports cover vm attacks bench chaos fuzz conformance peers lock clean help protocol-doc
 
 install: .venv/.installed ## install the runtime into .venv, with pinned dependencies
 
@@ -82,6 +82,10 @@ chaos: dev ## kill parts of a running product ROUNDS times (200) at random momen
 fuzz: .peers/.fuzz dev ## feed every reader of foreign bytes, and the running product, what nobody meant, FUZZ_SECONDS (60) each
 	PYTHONPATH=.:tests .peers/fuzz/bin/python -m fuzz --seconds $(FUZZ_SECONDS) --seed $(SEED)
 	PYTHONPATH=.:tests $(BIN)/python -m fuzz.live --seconds $(FUZZ_SECONDS) --seed $(SEED)
+
+protocol-doc: dev ## write docs/protocol.md from the manifest of behaviours
+	PYTHONPATH=.:tests $(BIN)/python -m behaviours > docs/protocol.md.new
+	mv docs/protocol.md.new docs/protocol.md
 
 lock: .venv/.created .peers/.servers ## choose the newest versions that fit and pin them
 	$(PIP) install uv==$(UV_VERSION)

@@ -18,6 +18,7 @@ from mcphost.broker.client import Client, LegacySession
 from mcphost.broker.faces import Faces
 from mcphost.broker.listings import Listings
 from mcphost.broker.lists import Lists
+from mcphost.broker.mirroring import Mirroring
 from mcphost.broker.patience import Patience
 from mcphost.broker.request import Around, Caller, Record, Reply, Request, Tenant
 from mcphost.broker.targets import Targets
@@ -49,7 +50,7 @@ class Broker:
         listings = Listings(patience)
         self._faces = Faces(around, patience)
         self._lists = Lists(around, listings)
-        self._calls = Calls(around, Targets(around.pool, listings))
+        self._calls = Calls(around, Targets(around.pool, listings), Mirroring(around.pool, listings))
 
     def __repr__(self) -> str:
         return f"<Broker {len(self._tenants)} tenants, {len(self._pool.servers)} servers>"

@@ -11,6 +11,7 @@ from mcphost.broker import rounds
 from mcphost.broker.call import Call, Target
 from mcphost.broker.conversation import Conversation
 from mcphost.broker.endpoints import check_offered, names_of
+from mcphost.broker.mirroring import Mirroring
 from mcphost.broker.parking import Parking
 from mcphost.broker.request import Around, Request
 from mcphost.broker.roundtrip import Finished
@@ -40,10 +41,11 @@ class Returning:
 class Calls:
     """Answers the methods on one item."""
 
-    def __init__(self, around: Around, targets: Targets) -> None:
+    def __init__(self, around: Around, targets: Targets, mirroring: Mirroring) -> None:
         self._around = around
         self._pool = around.pool
         self._targets = targets
+        self._mirroring = mirroring
         self._states = States(around.sealer)
         self._parking = Parking(around)
 
@@ -80,6 +82,7 @@ class Calls:
         request.record.server, request.record.name = target.server, target.name
         if not request.tenant.permissions.allows(target.server, target.name):
             raise Forbidden(f"not allowed: {target.server}/{target.name}")
+        await self._mirroring.check(request, target, params)
         if returning is not None and returning.handle.server != target.server:
             raise refused()
         timeouts = self._pool.servers[target.server].timeouts

@@ -1,35 +1,48 @@
-"""What servers listed last: the names, kept per worker set, for requests that a name alone does not route.
+"""What servers listed last, kept per worker set: their names, and which of a tool's arguments headers mirror.
 
-A listing belongs to the process that gave it. Of a process that is gone it still tells which names the server had,
-and that is all that may be read from it.
+A listing belongs to the process that gave it, and is read again after the server has said that it changed. Of a
+process that is gone it still tells which names the server had, and that is all that may be read from it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 from weakref import WeakKeyDictionary
 
 import anyio
 
 from mcphost.broker.patience import Patience
 from mcphost.errors import CallTimeout
-from mcphost.protocol import catalog, jsonrpc
+from mcphost.protocol import catalog, jsonrpc, paramheaders
+from mcphost.protocol.jsonrpc import Fields
+from mcphost.protocol.listening import ListKind
 from mcphost.protocol.methods import LISTS
+from mcphost.protocol.paramheaders import InvalidAnnotation, Mirrored
 from mcphost.workers.owners import Need
 from mcphost.workers.supervisor import WorkerSet
 from mcphost.workers.worker import Worker
 
+# A listing younger than this is not read again for what it does not hold: clients choose the names that are asked for.
+RELIST_SECONDS: Final = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The names in one list of one process, in its order."""
+    """The names in one list of one process, in its order, and what headers mirror of the tools among them."""
 
     instance: str
     names: tuple[str, ...]
+    mirrored: Mapping[str, tuple[Mirrored, ...]]
+    changes: int
+    read_at: float
 
 
 @dataclass(slots=True, eq=False)
 class _Known:
+    """One list of one worker set. `changes` counts how often it was said to have changed."""
+
     listing: Listing | None = None
+    changes: int = 0
     fetching: anyio.Lock = field(default_factory=anyio.Lock)
 
 
@@ -59,10 +72,11 @@ class Listings:
             McpHostError: as `gather`.
         """
         known = self._of(workers, method)
+        if (listing := _fresh(known, workers)) is not None and suffices(listing):
+            return listing
         async with known.fetching:  # who waited here finds what the one before has read
-            listing, running = known.listing, workers.worker
-            fresh = listing is not None and running is not None and listing.instance == running.instance
-            if listing is not None and fresh and suffices(listing):
+            listing = _fresh(known, workers)
+            if listing is not None and (suffices(listing) or _is_young(listing)):
                 return listing
             _, listing = await self._read(workers, method)
             return listing
@@ -72,6 +86,8 @@ class Listings:
         return self._of(workers, method).listing
 
     async def _read(self, workers: WorkerSet, method: str) -> tuple[catalog.Gathered, Listing]:
+        known = self._of(workers, method)
+        changes = known.changes
         seconds = min(workers.settings.timeouts.call, self._patience.seconds(workers))
         try:
             with anyio.fail_after(seconds):
@@ -82,15 +98,57 @@ class Listings:
             raise CallTimeout(seconds) from None
         self._patience.answered(workers)
         names = (jsonrpc.text(item.get(LISTS[method].key)) for item in gathered.items)
-        listing = Listing(instance, tuple(name for name in names if name is not None))
-        self._of(workers, method).listing = listing
-        return gathered, listing
+        known.listing = Listing(
+            instance,
+            tuple(name for name in names if name is not None),
+            dict(filter(None, map(_mirrored, gathered.items))) if method == "tools/list" else {},
+            changes,
+            anyio.current_time(),
+        )
+        return gathered, known.listing
 
     def _of(self, workers: WorkerSet, method: str) -> _Known:
-        return self._known.setdefault(workers, {}).setdefault(method, _Known())
+        lists = self._known.get(workers)
+        if lists is None:
+            lists = self._known[workers] = {method: _Known() for method in LISTS}
+            workers.hub.watch_lists(_counter(lists))
+        return lists[method]
 
 
 async def _gathered(worker: Worker, method: str) -> catalog.Gathered:
     if LISTS[method].feature not in worker.facts.capabilities:
         return catalog.Gathered(LISTS[method])
     return await worker.list_all(method)
+
+
+def _fresh(known: _Known, workers: WorkerSet) -> Listing | None:
+    """The listing, if the process that gave it still runs and has not said since that it changed."""
+    listing, running = known.listing, workers.worker
+    if listing is None or running is None or listing.changes != known.changes:
+        return None
+    return listing if listing.instance == running.instance else None
+
+
+def _is_young(listing: Listing) -> bool:
+    return anyio.current_time() - listing.read_at < RELIST_SECONDS
+
+
+def _mirrored(tool: Fields) -> tuple[str, tuple[Mirrored, ...]] | None:
+    """A tool with the arguments that headers mirror; None for one without, or that is no tool over HTTP."""
+    name = jsonrpc.text(tool.get("name"))
+    try:
+        found = paramheaders.mirrored(tool.get("inputSchema"))
+    except InvalidAnnotation:
+        return None
+    return (name, found) if name is not None and found else None
+
+
+def _counter(lists: Mapping[str, _Known]) -> Callable[[ListKind], None]:
+    """Counts a change of the lists of a kind. It knows no worker set, which it must not outlive."""
+
+    def count(kind: ListKind) -> None:
+        for method, known in lists.items():
+            if LISTS[method].feature == kind:
+                known.changes += 1
+
+    return count

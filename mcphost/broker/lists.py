@@ -12,10 +12,11 @@ from mcphost.broker.request import Around, Request
 from mcphost.decisions.cursors import CursorBroken, Own, open_cursor, seal_cursor
 from mcphost.decisions.paging import PAGE_ITEMS, Position, StalePosition, cut
 from mcphost.errors import CallTimeout, DownstreamProtocolError, McpHostError, ServerError, WorkerGone
-from mcphost.protocol import bridge, catalog, jsonrpc
+from mcphost.protocol import bridge, catalog, jsonrpc, paramheaders
 from mcphost.protocol.bridge import Eras
 from mcphost.protocol.jsonrpc import Fields
 from mcphost.protocol.methods import ListMethod
+from mcphost.protocol.paramheaders import InvalidAnnotation
 from mcphost.telemetry.logs import logger, printable
 from mcphost.workers.owners import Need
 
@@ -57,13 +58,13 @@ class Lists:
 
     async def _one(self, request: Request, server: str, method: ListMethod, own: Own | None) -> Raw:
         """One page, cut to what the tenant may see. A cursor leads back to the process that gave it, and to no other."""
-        inbound, permissions = request.inbound, request.tenant.permissions
+        inbound = request.inbound
         params = {key: value for key, value in inbound.params.items() if key != _CURSOR}
         if own is not None:
             params[_CURSOR] = Raw(own.cursor.encode())
         eras, instance, result = await self._page(request, server, params, own)
         members, items = catalog.page(result, method)
-        shown = catalog.visible(items, method, partial(permissions.allows, server))
+        shown = self._shown(request, server, method, items)
         members[method.member] = jsonrpc.raw([item for _, item in shown])
         following = members.pop(_NEXT, None)
         if following is not None and jsonrpc.text(following) is not None:
@@ -98,12 +99,11 @@ class Lists:
     async def _merged(self, request: Request, method: ListMethod, start: Position | None) -> Raw:
         """One page of what all servers of the endpoint list together."""
         gathered = await self._gathered(request)
-        names, permissions = names_of(request), request.tenant.permissions
-        shown = {
-            server: catalog.visible(found.items, method, partial(permissions.allows, server))
+        names = names_of(request)
+        parts = [
+            catalog.exposed(server, self._shown(request, server, method, found.items), method, names)
             for server, found in gathered.items()
-        }
-        parts = [catalog.exposed(server, items, method, names) for server, items in shown.items()]
+        ]
         parts, lost = catalog.merge(parts)
         for server, name in lost:
             logger().info("list_item_hidden", tenant=request.tenant.name, server=server, name=printable(name))
@@ -117,6 +117,23 @@ class Lists:
         if request.inbound.era == "modern":
             members = bridge.modern_result(request.inbound.method, members, self._around.info)
         return jsonrpc.raw(members)
+
+    def _shown(
+        self, request: Request, server: str, method: ListMethod, items: list[Fields]
+    ) -> list[tuple[str, Fields]]:
+        """A server's items that the client may see and can use, by their names."""
+        shown = catalog.visible(items, method, partial(request.tenant.permissions.allows, server))
+        if method.feature != "tools" or request.inbound.era == "legacy":
+            return shown
+        usable = []
+        for name, item in shown:
+            try:
+                paramheaders.mirrored(item.get("inputSchema"))
+            except InvalidAnnotation as error:
+                logger().warning("tool_invalid", server=server, tool=printable(name), why=str(error))
+            else:
+                usable.append((name, item))
+        return usable
 
     async def _gathered(self, request: Request) -> dict[str, catalog.Gathered]:
         """Each server's list, in the policy's order, without those that have none to give now.

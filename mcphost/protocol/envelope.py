@@ -6,8 +6,6 @@ body, then the version. The order matters to clients that probe: a request witho
 before it is told anything about versions.
 """
 
-import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -20,6 +18,7 @@ from mcphost.errors import (
     DownstreamProtocolError,
 )
 from mcphost.protocol import jsonrpc, versions
+from mcphost.protocol.headertext import BadHeaderText, decoded
 from mcphost.protocol.methods import NAMED
 from mcphost.protocol.shape import check_shape
 from mcphost.protocol.versions import Era
@@ -155,20 +154,10 @@ def _compare(inbound: Inbound, header: str, value: str | None, expected: str | N
 
 
 def _decoded(inbound: Inbound, value: str | None) -> str | None:
-    """Undo the base64 form of a header ("Value Encoding"); strict, so that each value has one spelling."""
-    if value is None:
-        return None
-    encoded = value.removeprefix("=?base64?")
-    if encoded == value or not encoded.endswith("?="):
-        return value
     try:
-        spelling = encoded[:-2].encode("ascii")
-        decoded = base64.b64decode(spelling, validate=True)
-        if base64.b64encode(decoded) == spelling:  # else the last character holds bits that mean nothing
-            return decoded.decode()
-    except (binascii.Error, UnicodeError):
-        pass
-    raise _refused(inbound.message, HEADER_MISMATCH, "the header Mcp-Name is not valid base64")
+        return None if value is None else decoded(value)
+    except BadHeaderText as error:
+        raise _refused(inbound.message, HEADER_MISMATCH, f"the header Mcp-Name {error}") from None
 
 
 def _refused(
