@@ -1,5 +1,7 @@
 """Calls that wait for their client while no request of it is open: found again once, bounded, and freed in time."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -177,8 +179,9 @@ async def test_the_servers_time_does_not_pass_while_the_client_is_waited_for() -
 async def test_a_worker_that_dies_meanwhile_is_told_of_when_the_client_comes_back() -> None:
     async with serving(policy()) as served:
         asked = await Asked.begin(served, "fix", "ask", message="?")
-        for each in served.worker_set("fix").shown():
-            each.kill()
+        for each in served.worker_set("fix").leases.shown():
+            os.kill(each["pid"], signal.SIGKILL)
+        await until(lambda: not under_way(served), "the call is over")
         answer = await asked.retry()
         assert answer.error["data"]["reason"] == "worker-died"
         assert under_way(served) == 0

@@ -211,16 +211,15 @@ async def test_a_state_is_good_for_the_request_it_was_given_to_and_nothing_else(
         assert done.result["structuredContent"]["content"] == {"answer": "yes"}
 
 
-async def test_a_servers_state_is_of_no_use_once_its_process_is_gone(worker_era: str) -> None:
-    async with serving_fixture(worker_era) as served:
+async def test_a_servers_state_is_of_no_use_once_its_process_is_gone() -> None:
+    async with serving_fixture("modern") as served:
         client, meta, params, result = await first_round(served)
         worker_set = served.worker_set("fix")
         before = worker_set.worker
         await client.request("tools/call", {"name": "crash", "arguments": {}})
         await until(lambda: worker_set.worker not in {None, before}, "another worker is there")
         answer = await client.request("tools/call", answered(params, result), **meta)
-        if worker_era == "modern":
-            assert (answer.status, answer.error["code"]) == (400, -32602)
+        assert (answer.status, answer.error["code"]) == (400, -32602)
 
 
 async def test_a_state_that_a_server_did_not_give_is_not_made_up_and_answers_come_without_one() -> None:

@@ -3,17 +3,18 @@
 
 `insist(how)`: `often` asks again every few milliseconds without waiting for an answer, until it is cancelled; `many`
 asks more at once than anybody answers, and counts what was refused; `withdraw` takes its question back after a while
-and answers without it; `report` tells of its progress before it asks, while it waits, and after the answer. Standard
-library only. It remembers what it was told to cancel, and `cancelled` gives the number of that.
+and answers without it; `report` tells of its progress before it asks, while it waits, and after the answer; `deaf`
+never answers. With `--shy` it does not shake hands with a client that can be asked something. Standard library only.
 """
 
 import json
 import os
 import select
+import sys
 import time
 
 FORM = {"type": "object", "properties": {"answer": {"type": "string"}}}
-TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("insist", "cancelled")]
+TOOLS = [{"name": "insist", "inputSchema": {"type": "object"}}]
 MANY = 40
 OFTEN_SECONDS = 0.005
 PATIENCE_SECONDS = 0.15
@@ -31,7 +32,6 @@ class Server:
         self.how = ""
         self.asked = 0
         self.heard: list[dict] = []
-        self.cancelled = 0
         self.alarm = float("inf")
 
     def ask(self) -> None:
@@ -80,6 +80,8 @@ class Server:
         method, params = message.get("method"), message.get("params") or {}
         if method is None:
             self.hear(message)
+        elif method == "initialize" and "--shy" in sys.argv and params["capabilities"]:
+            pass
         elif method == "initialize":
             facts = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}}
             send(
@@ -87,13 +89,9 @@ class Server:
             )
         elif method == "tools/list":
             send({"id": message["id"], "result": {"tools": TOOLS}})
-        elif method == "tools/call" and params["name"] == "insist":
-            self.begin(message)
         elif method == "tools/call":
-            content = [{"type": "text", "text": str(self.cancelled)}]
-            send({"id": message["id"], "result": {"content": content}})
+            self.begin(message)
         elif method == "notifications/cancelled":
-            self.cancelled += 1
             self.alarm, self.how = float("inf"), ""
         elif "id" in message:
             send({"id": message["id"], "error": {"code": -32601, "message": "no such method"}})
