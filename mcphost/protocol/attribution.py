@@ -44,10 +44,9 @@ class Attribution:
     def __repr__(self) -> str:
         return f"<Attribution {len(self._logs)} hear logs, {len(self._questions)} questions>"
 
-    @property
-    def unsettled(self) -> bool:
-        """Whether the server may still say something of a request that was given up."""
-        return bool(self._late)
+    def unsettled(self, era: Era) -> bool:
+        """Whether the server may still say something, without naming it, of a request that was given up."""
+        return bool(self._late if era == "legacy" else self._late_logs)
 
     def sent(self, identifier: int, hears: Hears) -> None:
         """A request is under way."""

@@ -102,8 +102,8 @@ class Upstream(Generic[T]):
 
     @property
     def unsettled(self) -> bool:
-        """Whether the server may still say something of a request that was cancelled."""
-        return self._attribution.unsettled
+        """Whether the server may still say something, without naming it, of a request that was cancelled."""
+        return self.facts is not None and self._attribution.unsettled(self.facts.era)
 
     def settle(self) -> None:
         """Take it that the server says no more of what was cancelled. For those who can bear to be wrong."""

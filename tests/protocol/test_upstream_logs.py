@@ -90,6 +90,22 @@ def test_among_requests_of_one_client_the_oldest_that_wants_log_messages_gets_th
     assert event.entry == "first"
 
 
+@pytest.mark.parametrize(
+    ("server", "hears", "unsettled"),
+    [(legacy_server, DEAF, True), (modern_server, DEAF, False), (modern_server, LISTENS, True)],
+)
+def test_a_cancelled_request_is_unsettled_where_the_server_may_log_for_it(
+    server: Server, hears: Hears, unsettled: bool
+) -> None:
+    """As a listen on a modern server is, which every change of what is listened to cancels."""
+    machine = ready(server)
+    gone = sent(machine, "gone", hears)
+    machine.cancel(gone, "why")
+    assert machine.unsettled == unsettled
+    told(machine, answer(gone))
+    assert not machine.unsettled
+
+
 def test_before_the_server_is_open_nobody_gets_a_log_message() -> None:
     machine: Upstream[str] = Upstream(era="auto", client_info=INFO)
     machine.open()

@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 
 from harness import fixture_server, make_policy, until
@@ -266,3 +267,13 @@ async def test_a_runtime_that_stops_leaves_no_process_and_tells_those_who_wait()
         await holders[2].over.wait()
         assert isinstance(holders[2].error, WorkerUnavailable)
         tasks.cancel_scope.cancel()
+
+
+async def test_the_operator_sees_which_processes_are_lent() -> None:
+    async with sets_of(legacy()) as (served, workers):
+        transport = httpx.ASGITransport(served.runtime.admin())  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as admin:
+            async with workers.lease(ASKED) as worker:
+                (shown,) = (await admin.get("/servers")).json()["workers"]
+                assert shown["scope"] == "tenant"
+                assert shown["leased"] == [{"pid": worker.pid, "state": "busy", "reserved": False}]
