@@ -53,6 +53,9 @@ class FakeBroker:
             return Reply(jsonrpc.encode_answer(inbound.id, result), version=version)
         return Reply(jsonrpc.encode_answer(inbound.id, await self.answer_with(inbound, client)))
 
+    def begin_session(self, caller: Caller, client: Client) -> None:
+        """A session that listens is told nothing here but what a test sends."""
+
     def end_session(self, session: LegacySession) -> None:
         self.ended.append(session)
 

@@ -13,21 +13,23 @@ import anyio
 from msgspec import Raw
 
 from mcphost import errors
-from mcphost.broker.calls import Calls
+from mcphost.broker.calls import Calls, Returning
 from mcphost.broker.client import Client, LegacySession
 from mcphost.broker.faces import Faces
+from mcphost.broker.listening import Listening
 from mcphost.broker.listings import Listings
 from mcphost.broker.lists import Lists
 from mcphost.broker.mirroring import Mirroring
 from mcphost.broker.patience import Patience
 from mcphost.broker.request import Around, Caller, Record, Reply, Request, Tenant
 from mcphost.broker.targets import Targets
+from mcphost.broker.watching import Watching
 from mcphost.decisions.routing import DEFAULT_ROUTES, Route
 from mcphost.errors import DownstreamProtocolError, McpHostError, ServerError
 from mcphost.protocol import downstream, jsonrpc, loglevels
 from mcphost.protocol.envelope import META_LOG_LEVEL, Inbound
 from mcphost.protocol.jsonrpc import Fields
-from mcphost.protocol.methods import COMPLETE, LISTS, NAMED
+from mcphost.protocol.methods import COMPLETE, LISTEN, LISTS, NAMED, SUBSCRIPTIONS
 from mcphost.protocol.versions import Era
 from mcphost.telemetry.logs import logger, printable
 from mcphost.telemetry.metrics import NONE
@@ -50,7 +52,10 @@ class Broker:
         listings = Listings(patience)
         self._faces = Faces(around, patience)
         self._lists = Lists(around, listings)
-        self._calls = Calls(around, Targets(around.pool, listings), Mirroring(around.pool, listings))
+        targets = Targets(around.pool, listings)
+        self._calls = Calls(around, targets, Mirroring(around.pool, listings))
+        self._listening = Listening(around, targets)
+        self._watching = Watching(around, targets)
 
     def __repr__(self) -> str:
         return f"<Broker {len(self._tenants)} tenants, {len(self._pool.servers)} servers>"
@@ -84,8 +89,15 @@ class Broker:
             return Reply(jsonrpc.encode_error(inbound.id, wire), status, wire.headers)
         return Reply(jsonrpc.encode_answer(inbound.id, result), version=record.version)
 
+    def begin_session(self, caller: Caller, client: Client) -> None:
+        """A legacy session listens: from now on it is told of changed lists. Does nothing if it is already."""
+        nothing = Inbound("legacy", jsonrpc.Message("notification", "", b"", Raw()), {}, {})
+        tenant = self._tenants[caller.principal.tenant]
+        self._watching.begin(Request(tenant, caller, nothing, client, Record()))
+
     def end_session(self, session: LegacySession) -> None:
         """A legacy session has ended, and with it what worked for it alone."""
+        self._watching.end(session)
         self._pool.end_session(session.key)
 
     def roots_changed(self, caller: Caller, client: Client) -> None:
@@ -148,32 +160,43 @@ class Broker:
         if request.inbound.method == "ping" and legacy:
             return jsonrpc.EMPTY_OBJECT
         _check_log_level(request.inbound)
+        if request.inbound.method == LISTEN and not legacy:
+            # It lasts, so it has a bound of its own and holds no place; opening one costs rate all the same.
+            request.tenant.gate.charge(anyio.current_time())
+            return await self._listening.answer(request)
         returning = self._calls.returning(request)
         if returning is not None and returning.holds_place:
             request.tenant.gate.charge(anyio.current_time())
         else:
             request.place = request.tenant.gate.admit(anyio.current_time())
         try:
-            match request.inbound.method:
-                case "initialize" if legacy:
-                    face = await self._faces.of(request)
-                    request.record.version, result = downstream.initialize_result(
-                        request.inbound.params, face
-                    )
-                    return result
-                case "logging/setLevel" if request.client.session is not None:
-                    return _set_log_level(request.inbound, request.client.session)
-                case "server/discover" if not legacy:
-                    return downstream.discover_result(await self._faces.of(request))
-                case method if method in LISTS:
-                    return await self._lists.answer(request, LISTS[method])
-                case method if method in NAMED or method == COMPLETE:
-                    return await self._calls.answer(request, returning)
-                case method:
-                    raise DownstreamProtocolError(errors.METHOD_NOT_FOUND, f"no such method: {method[:100]}")
+            if request.inbound.method != "initialize":
+                self._watching.begin(request)
+            return await self._admitted(request, returning)
         finally:
             if request.place is not None:
                 request.place.leave()
+
+    async def _admitted(self, request: Request, returning: Returning | None) -> Raw:
+        legacy = request.inbound.era == "legacy"
+        match request.inbound.method:
+            case "initialize" if legacy:
+                face = await self._faces.of(request)
+                request.record.version, result = downstream.initialize_result(request.inbound.params, face)
+                await self._watching.begin_with(request)
+                return result
+            case "server/discover" if not legacy:
+                return downstream.discover_result(await self._faces.of(request))
+            case "logging/setLevel" if request.client.session is not None:
+                return _set_log_level(request.inbound, request.client.session)
+            case method if method in LISTS:
+                return await self._lists.answer(request, LISTS[method])
+            case method if method in NAMED or method == COMPLETE:
+                return await self._calls.answer(request, returning)
+            case method if method in SUBSCRIPTIONS and legacy:
+                return await self._watching.answer(request)
+            case method:
+                raise DownstreamProtocolError(errors.METHOD_NOT_FOUND, f"no such method: {method[:100]}")
 
 
 def _check_log_level(inbound: Inbound) -> None:

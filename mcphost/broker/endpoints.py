@@ -1,6 +1,6 @@
 """Which servers an endpoint stands for, under which names, and working on several of them at once."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 
 import anyio
 
@@ -8,6 +8,7 @@ from mcphost import errors
 from mcphost.broker.request import Request
 from mcphost.decisions.cursors import Audience
 from mcphost.errors import DownstreamProtocolError
+from mcphost.protocol.listening import ListKind
 from mcphost.protocol.naming import BARE, Names
 from mcphost.workers.pool import Pool
 
@@ -39,6 +40,12 @@ def check_offered(request: Request, feature: str) -> None:
     """
     if request.caller.server is None and not request.caller.route.offers(feature):
         raise DownstreamProtocolError(errors.METHOD_NOT_FOUND, f"{feature} are not offered here")
+
+
+def shown_lists(request: Request, kinds: Iterable[ListKind]) -> list[ListKind]:
+    """Those of some lists that the request's endpoint shows."""
+    caller = request.caller
+    return [kind for kind in kinds if caller.server is not None or caller.route.offers(kind)]
 
 
 async def together(work: Callable[[str], Coroutine[object, object, None]], names: list[str]) -> None:

@@ -1,7 +1,7 @@
 """What one client sees of one server or of many: capabilities, advice, and lists cut to what is allowed."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +10,7 @@ from msgspec import Raw
 from mcphost.errors import UpstreamProtocolError
 from mcphost.protocol import jsonrpc, rewriting
 from mcphost.protocol.jsonrpc import Fields
+from mcphost.protocol.listening import declares
 from mcphost.protocol.methods import ListMethod
 from mcphost.protocol.naming import Names
 
@@ -21,16 +22,26 @@ MAX_LIST_PAGES: Final = 100  # a server that pages for ever must not hold a star
 
 MAX_TTL_DIGITS: Final = 15  # past that it is no span of time, and no number that every client can read
 
-_FEATURES: Final = ("tools", "resources", "prompts", "completions")
+# Each feature, and which of its flags are carried: that a list's changes are told, and those of single resources.
+_FEATURES: Final[Mapping[str, tuple[str, ...]]] = {
+    "tools": ("listChanged",),
+    "resources": ("subscribe", "listChanged"),
+    "prompts": ("listChanged",),
+    "completions": (),
+}
 
 
 def capabilities(offered: Iterable[Fields]) -> dict[str, dict[str, object]]:
-    """The capabilities of an endpoint: the features that any of its servers has.
+    """The capabilities of an endpoint: the features that any of its servers has, and what it tells of them.
 
-    Sub-capabilities (listChanged, subscribe) and all else are left out: what is not carried is not promised.
+    All else inside a feature is left out: what is not carried is not promised.
     """
-    present = {feature for each in offered for feature in _FEATURES if feature in each}
-    return {feature: {} for feature in _FEATURES if feature in present}
+    parts = list(offered)
+    return {
+        feature: {flag: True for flag in flags if any(declares(each, feature, flag) for each in parts)}
+        for feature, flags in _FEATURES.items()
+        if any(feature in each for each in parts)
+    }
 
 
 def instructions(parts: Sequence[tuple[str, str | None]]) -> str | None:

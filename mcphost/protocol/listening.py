@@ -24,9 +24,6 @@ from mcphost.protocol.jsonrpc import EMPTY_OBJECT, Fields
 
 ListKind = Literal["tools", "prompts", "resources"]
 
-LISTEN: Final = "subscriptions/listen"
-SUBSCRIBE: Final = "resources/subscribe"
-UNSUBSCRIBE: Final = "resources/unsubscribe"
 ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 UPDATED: Final = "notifications/resources/updated"
 TASK_CHANGED: Final = "notifications/tasks"
@@ -181,13 +178,14 @@ def read_granted(params: Fields, asked: Interest) -> Interest:
 
 def supported(wanted: Interest, capabilities: Fields) -> Interest:
     """The part of an interest that a server declares to serve, by its capabilities."""
-    kinds = [kind for kind in wanted.kinds if _declares(capabilities, kind, "listChanged")]
-    uris = wanted.uris if _declares(capabilities, "resources", "subscribe") else frozenset[str]()
+    kinds = [kind for kind in wanted.kinds if declares(capabilities, kind, "listChanged")]
+    uris = wanted.uris if declares(capabilities, "resources", "subscribe") else frozenset[str]()
     tasks = wanted.tasks if _has(capabilities, "extensions", TASKS_EXTENSION) else frozenset[str]()
     return of_kinds(kinds, uris, tasks)
 
 
-def _declares(capabilities: Fields, feature: str, flag: str) -> bool:
+def declares(capabilities: Fields, feature: str, flag: str) -> bool:
+    """Whether a server declares a flag of a feature, such as `listChanged` of its tools."""
     return _has(capabilities, feature, flag) and bytes(_member(capabilities, feature)[flag]) == b"true"
 
 

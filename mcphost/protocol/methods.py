@@ -45,5 +45,11 @@ CACHEABLE: Final = frozenset({*LISTS, "resources/read", "server/discover"})
 
 FORWARDED: Final = frozenset({*LISTS, *NAMED, COMPLETE})
 
+LISTEN: Final = "subscriptions/listen"  # 2026-07-28
+
+SUBSCRIBE: Final = "resources/subscribe"  # 2025-11-25, and what ends it
+UNSUBSCRIBE: Final = "resources/unsubscribe"
+SUBSCRIPTIONS: Final = frozenset({SUBSCRIBE, UNSUBSCRIBE})
+
 # Every value the label `method` of a metric can take; all else counts as "other".
-KNOWN: Final = frozenset({*FORWARDED, "initialize", "ping", "server/discover"})
+KNOWN: Final = frozenset({*FORWARDED, *SUBSCRIPTIONS, LISTEN, "initialize", "ping", "server/discover"})

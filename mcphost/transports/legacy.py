@@ -175,9 +175,11 @@ class LegacyFace:
 
         It ends with the session, with the token that opened it, and when the runtime drains.
         """
-        mail = self._session(visit).attached.mail
+        channel = self._session(visit).attached
+        mail = channel.mail
         if mail.is_read:
             raise BadHttp(409, "this session has its stream of messages already")
+        self._broker.begin_session(visit.caller, channel.client())
         mail.is_read = True
         try:
             await send_mail(mail, (visit.receive, visit.send), lasting)

@@ -60,6 +60,11 @@ class Hub:
         """Whether a listener needs a worker to be there."""
         return any(each.wakes or each.interest.uris for each in self._subscriptions)
 
+    @property
+    def has_worker(self) -> bool:
+        """Whether there is a worker to ask."""
+        return self._worker is not None
+
     # --- listeners ------------------------------------------------------------------------------------
 
     def subscribe(self, interest: Interest, deliver: Deliver, *, wakes: bool = True) -> Subscription:

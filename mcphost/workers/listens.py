@@ -14,6 +14,7 @@ from mcphost.protocol import jsonrpc, listening
 from mcphost.protocol.events import ServerFacts
 from mcphost.protocol.jsonrpc import Fields, Message
 from mcphost.protocol.listening import NO_INTEREST, Interest
+from mcphost.protocol.methods import LISTEN, SUBSCRIBE, UNSUBSCRIBE
 from mcphost.workers.connection import Build
 from mcphost.workers.hearing import Hearer, OnNotified
 
@@ -145,7 +146,7 @@ class ListenWire:
 
         with listen.scope:
             try:
-                answer = await self._worker.request(listening.LISTEN, build)
+                answer = await self._worker.request(LISTEN, build)
             except McpHostError:
                 pass  # the worker is gone or does not read; whoever owns it sees to that
             else:
@@ -204,14 +205,14 @@ class SubscribeWire:
         # Before it is sent: an update may follow the answer at once.
         self._subscribed.add(uri)
         async with limiter:
-            if not await self._asked(listening.SUBSCRIBE, uri):
+            if not await self._asked(SUBSCRIBE, uri):
                 self._subscribed.discard(uri)
                 self._refused.add(uri)
 
     async def _unsubscribe(self, uri: str, limiter: anyio.Semaphore) -> None:
         self._subscribed.discard(uri)
         async with limiter:
-            await self._asked(listening.UNSUBSCRIBE, uri)
+            await self._asked(UNSUBSCRIBE, uri)
 
     async def _asked(self, method: str, uri: str) -> bool:
         """Whether the server answered with a result in time."""

@@ -48,9 +48,13 @@ class Subscription:
         """Want nothing more. Idempotent."""
         self._hub.drop(self)
 
-    async def settled(self) -> Interest:
-        """What the server grants, once a worker was asked for it; until then nothing is told. The caller bounds the wait."""
+    def hold(self) -> None:
+        """What may have changed before the server was asked is not news to this listener; `settled` is to follow."""
         self.is_open = False
+
+    async def settled(self) -> Interest:
+        """What the server grants, once a worker was asked for it. The caller bounds the wait."""
+        self.hold()
         try:
             await self._settled.wait()
         finally:
@@ -58,8 +62,9 @@ class Subscription:
         return self.granted
 
     def unsettle(self) -> None:
-        """What is granted is to be found out anew."""
-        self._settled = anyio.Event()
+        """What is granted is to be found out anew; who waits already waits on."""
+        if self._settled.is_set():
+            self._settled = anyio.Event()
 
     def settle(self, granted: Interest) -> None:
         """Say what the server grants."""

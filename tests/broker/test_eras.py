@@ -109,7 +109,9 @@ async def test_discover_and_initialize_tell_the_features_that_are_carried(worker
         client = await served.legacy("fix")
         initialized = (await client.initialize()).result
         assert initialized["protocolVersion"] == "2025-11-25"
-        features = {"tools": {}, "resources": {}, "prompts": {}, "completions": {}}
+        changing = {"listChanged": True}
+        features = {"tools": changing, "resources": {"subscribe": True, **changing}, "prompts": changing}
+        features |= {"completions": {}}
         assert discovered["capabilities"] == initialized["capabilities"] == features
         assert initialized["serverInfo"]["name"] == "fixture"
         assert (await client.request("ping")).result == {}

@@ -27,10 +27,17 @@ def plain(value: object) -> object:
 # --- what an endpoint is ------------------------------------------------------------------------------
 
 
-def test_capabilities_are_the_features_that_any_server_has_and_nothing_below_them() -> None:
-    one = cut({"tools": {"listChanged": True}, "tasks": {}, "experimental": {}})
-    two = cut({"completions": {}, "resources": {"subscribe": True}})
-    assert catalog.capabilities([one, two]) == {"tools": {}, "resources": {}, "completions": {}}
+def test_capabilities_are_the_features_that_any_server_has_and_what_it_tells_of_them() -> None:
+    one = cut({"tools": {"listChanged": True, "own": 1}, "prompts": {"listChanged": False}, "tasks": {}})
+    two = cut(
+        {"completions": {"listChanged": True}, "resources": {"subscribe": True}, "tools": {}, "prompts": 1}
+    )
+    assert catalog.capabilities([one, two]) == {
+        "tools": {"listChanged": True},
+        "resources": {"subscribe": True},
+        "prompts": {},
+        "completions": {},
+    }
     assert catalog.capabilities([]) == {}
     assert list(catalog.capabilities([two, one])) == list(catalog.capabilities([one, two]))
 
