@@ -61,20 +61,24 @@ class Conversation:
             with self._time.running():
                 await self._work()
                 if self._parked is not None:
-                    await self._parked.wait()  # the answer came while the client was away
-        except Exception as error:  # noqa: BLE001 - handed to the round that waits, where it is told apart
+                    await self._parked.wait()  # it ended while the client was away
+        except McpHostError as error:
             self._end(error)
         finally:
             self._end(WorkerUnavailable("the runtime is stopping"))
 
     async def _work(self) -> None:
         call, around = self._call, self._around
-        workers = around.pool.find(call.target.server, call.request.owner)
-        async with workers.lease(call.need) as worker:
-            finished = await send(
-                around, call.request, worker, call.params, hearer=self._hears, rounds=call.rounds
-            )
-        self._end(finished)
+        try:
+            workers = around.pool.find(call.target.server, call.request.owner)
+            async with workers.lease(call.need) as worker:
+                finished = await send(
+                    around, call.request, worker, call.params, hearer=self._hears, rounds=call.rounds
+                )
+        except Exception as error:  # noqa: BLE001 - handed to the round that waits, where it is told apart
+            self._end(error)
+        else:
+            self._end(finished)
 
     def _end(self, outcome: Finished | Exception) -> None:
         """What became of the call; the first counts."""
