@@ -27,10 +27,11 @@ class Parking:
         self._around = around
         self._parked: dict[str, tuple[Conversation, Principal]] = {}
         self._count: Counter[Principal] = Counter()
+        self.running: set[Conversation] = set()
         self._tasks: anyio.abc.TaskGroup
 
     def __repr__(self) -> str:
-        return f"<Parking {len(self._parked)}>"
+        return f"<Parking {len(self._parked)} of {len(self.running)}>"
 
     def __len__(self) -> int:
         return len(self._parked)
@@ -44,6 +45,7 @@ class Parking:
     def begin(self, call: Call) -> Conversation:
         """Start a call."""
         conversation = Conversation(self._around, call)
+        self.running.add(conversation)
         self._tasks.start_soon(self._run, conversation)
         return conversation
 
@@ -51,6 +53,7 @@ class Parking:
         try:
             await conversation.run()
         finally:
+            self.running.discard(conversation)
             self.take(conversation.id)
 
     def park(self, conversation: Conversation, request: Request) -> str:
