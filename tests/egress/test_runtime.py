@@ -42,12 +42,12 @@ def wait_until(holds: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
-def call(port: int, tenant: str, url: str) -> str:
+def call(port: int, tenant: str, url: str, **more: object) -> str:
     body = {
         "jsonrpc": "2.0",
         "id": 1,
         "method": "tools/call",
-        "params": {"name": "fetch", "arguments": {"url": url}, "_meta": MODERN_META},
+        "params": {"name": "fetch", "arguments": {"url": url, **more}, "_meta": MODERN_META},
     }
     headers = {
         "Authorization": f"Bearer {token_of(tenant)}",
@@ -64,7 +64,10 @@ def call(port: int, tenant: str, url: str) -> str:
     return result["result"]["content"][0]["text"]
 
 
-def write_policy(folder: Path, lab: Lab) -> tuple[Path, int, int]:
+OURS = {"command": "python3", "args": [str(FETCHER)]}
+
+
+def write_policy(folder: Path, lab: Lab, server: dict[str, Any] = OURS) -> tuple[Path, int, int]:
     listen, admin = two_free_ports()
     policy = {
         "version": 1,
@@ -81,7 +84,7 @@ def write_policy(folder: Path, lab: Lab) -> tuple[Path, int, int]:
                 }
             }
         },
-        "mcpServers": {"web": {"command": "python3", "args": [str(FETCHER)], "profile": "out"}},
+        "mcpServers": {"web": server | {"profile": "out"}},
         "tenants": {"acme": tenant_entry("acme"), "globex": tenant_entry("globex")},
     }
     file = folder / "policy.json"
@@ -150,6 +153,20 @@ def test_a_server_fetches_what_its_policy_lists_and_every_connection_is_counted_
     assert done["received"] > 500
     inside = next(line for line in ended if line["outcome"] == "address-refused")
     assert "127.0.0.1" in inside["why"]
+
+
+def test_a_server_of_others_fetches_what_its_policy_lists(tmp_path: Path, lab: Lab) -> None:
+    program = Path(__file__).parents[2] / ".peers" / "servers" / "bin" / "mcp-server-fetch"
+    if not program.exists():
+        pytest.skip("the peers are not installed: make peers")
+    theirs = {"command": str(program), "args": ["--ignore-robots-txt"]}
+    file, listen, _ = write_policy(tmp_path, lab, theirs)
+    with running(tmp_path, lab, file):
+        # To read a page as text it would install a program at this moment, for which it has no way out.
+        page = call(listen, "acme", "https://api.example.test/hello", raw=True)
+        refused = call(listen, "acme", "https://other.example.test/hello", raw=True)
+    assert "hello api.example.test api.example.test" in page
+    assert "Failed to fetch" in refused
 
 
 def test_check_prints_what_can_be_reached(tmp_path: Path, lab: Lab) -> None:

@@ -65,6 +65,9 @@ REAL = {
 FAILING = {"fetch"}
 
 
+LIMITS = {"rate": "100000/min", "burst": 1000, "concurrency": 64}
+
+
 def script(package: str) -> str:
     return str(MODULES / "@modelcontextprotocol" / package / "dist" / "index.js")
 
@@ -88,7 +91,6 @@ def make_repository(folder: Path) -> None:
 def policy_for(place: Place, node: str) -> dict:
     """All servers for one tenant."""
     trusted = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
-    every = [f"{name}/*" for name in REAL]
     dual, legacy = PEERS / "servers" / "bin", PEERS / "sdk1" / "bin"
     return {
         "profiles": {
@@ -118,7 +120,5 @@ def policy_for(place: Place, node: str) -> dict:
             },
             "thinking": {"command": node, "args": [script("server-sequential-thinking")]},
         },
-        "tenants": {
-            "acme": {"allow": every, "limits": {"rate": "100000/min", "burst": 1000, "concurrency": 64}},
-        },
+        "tenants": {"acme": {"allow": [f"{name}/*" for name in REAL], "limits": LIMITS}},
     }

@@ -1,7 +1,6 @@
 """The clients of others: how each is started, and which steps it can take. What they do stands in tests/peers.
 
-A run is a client in one of its modes. It makes three visits, to the endpoint of all servers and to those of a legacy and
-a modern one alone, and takes there the steps that it tries.
+A run is a client in one of its modes. It makes all visits, and takes there the steps that it tries.
 """
 
 import json
@@ -9,61 +8,17 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from interop.catalogue import MODULES, PEERS, REAL, ROOT, Place, node_program
+from interop.catalogue import MODULES, PEERS, ROOT, node_program
+from interop.steps import ASKED, CHANGES, LISTS, READS, WHOLE, Visit, both
 
 DRIVERS = ROOT / "tests" / "peers"
 CLIENT_SECONDS = 120
 MODERN, LEGACY = "2026-07-28", "2025-11-25"
 
-Step = list[object]
-# What to do where: an address, and steps by name.
-Visits = list[tuple[str, dict[str, Step]]]
-
-
-# --- the steps ---------------------------------------------------------------------------------------------------
-
-DOCUMENT = "demo://resource/static/document/architecture.md"
-
-
-def at_all(place: Place) -> dict[str, Step]:
-    """The steps at the endpoint of all servers."""
-    calls = {f"call {name}": ["call", f"{name}__{it.tool}", it.arguments(place)] for name, it in REAL.items()}
-    return {
-        "tools": ["tools"],
-        **calls,
-        "tool error": ["call", "filesystem__read_text_file", {"path": "/nowhere"}],
-        "unknown tool": ["call", "time__nothing", {}],
-    }
-
-
-def at_time(place: Place) -> dict[str, Step]:
-    """The steps at the endpoint of a server that speaks both eras."""
-    return {"call alone": ["call", REAL["time"].tool, REAL["time"].arguments(place)]}
-
-
-AT_EVERYTHING: dict[str, Step] = {
-    "version": ["version"],
-    "agent": ["agent", "echo", {"message": "round and round"}],
-    "resources": ["resources"],
-    "templates": ["templates"],
-    "read": ["read", DOCUMENT],
-    "unknown resource": ["read", "demo://nothing"],
-    "prompts": ["prompts"],
-    "prompt": ["prompt", "args-prompt", {"city": "Oslo"}],
-    "completion": ["complete", "completable-prompt", "department", "E"],
-    "progress": ["progress", "trigger-long-running-operation", {"duration": 0.2, "steps": 4}],
-}
-
-CALLS = frozenset(f"call {name}" for name in REAL)
-LISTS = frozenset({"tools", "resources", "templates", "prompts"})
-READS = frozenset({"read", "unknown resource", "prompt"})
-ERRORS = frozenset({"tool error", "unknown tool"})
-WHOLE = CALLS | LISTS | READS | ERRORS | {"version", "call alone", "completion", "progress"}
 # Each step is a program that starts anew: one server of either era has to do.
 INSPECTED = LISTS - {"templates"} | READS | {"call memory", "call alone", "tool error"}
 
@@ -111,22 +66,16 @@ class Run:
         python = PEERS / "sdk1" / "bin" / "python" if self.client.lock == SDK1 else Path(sys.executable)
         return [str(python), str(DRIVERS / self.client.program)]
 
-    def task(self, visits: Visits, token: str) -> dict:
+    def task(self, visits: list[Visit]) -> dict:
         """What the program is told."""
-        listed = [{"url": url, "steps": list(steps.values())} for url, steps in visits]
-        whole = {"token": token, "visits": listed, "mode": self.mode, **self.client.options}
+        listed = [asdict(visit) | {"steps": list(visit.steps.values())} for visit in visits]
+        whole = {"visits": listed, "mode": self.mode, **self.client.options}
         if self.client.program == "inspector.py":
             whole["inspector"] = [str(node_program()), str(MODULES / ".bin" / "mcp-inspector")]
         if self.client.package == "mcp-remote":
             proxy = str(MODULES / "mcp-remote" / "dist" / "proxy.js")
-            options = [
-                "--header",
-                f"Authorization: Bearer {token}",
-                "--allow-http",
-                "--transport",
-                "http-only",
-            ]
-            whole["bridge"] = [str(node_program()), proxy, "URL", *options, "--silent"]
+            options = ["--header", "HEADER", "--allow-http", "--transport", "http-only", "--silent"]
+            whole["bridge"] = [str(node_program()), proxy, "URL", *options]
         return whole
 
 
@@ -157,14 +106,15 @@ CLIENTS = [
         {"modern": MODERN, "legacy": LEGACY},
         INSPECTED,
     ),
-    Client("FastMCP", "fastmcp-slim", DEV, "fastmcp_client.py", {"auto": MODERN, "legacy": LEGACY}),
+    Client("FastMCP", "fastmcp-slim", DEV, "fastmcp_client.py", {"auto": MODERN}, WHOLE - CHANGES),
+    Client("FastMCP", "fastmcp-slim", DEV, "fastmcp_client.py", {"legacy": LEGACY}),
     Client(
         "pydantic-ai",
         "pydantic-ai-slim",
         DEV,
         "pydantic_agent.py",
         {"auto": MODERN},
-        WHOLE - {"completion"} | {"agent"},
+        WHOLE - CHANGES - {"completion"} | {"agent"},
     ),
     Client(
         "langchain-mcp-adapters",
@@ -172,7 +122,10 @@ CLIENTS = [
         SDK1,
         "langchain_client.py",
         {"legacy": LEGACY},
-        WHOLE - {"version", "templates", "prompts", "completion", "unknown tool"},
+        WHOLE
+        - CHANGES
+        - both("sampling", "roots")
+        - {"version", "templates", "prompts", "completion", "unknown tool"},
     ),
     Client(
         "openai-agents",
@@ -180,7 +133,7 @@ CLIENTS = [
         SDK1,
         "openai_agent.py",
         {"legacy": LEGACY},
-        WHOLE - {"version", "completion", "progress"} | {"agent"},
+        WHOLE - CHANGES - ASKED - {"version", "completion", "progress"} | {"agent"},
     ),
     Client("mcp-remote", "mcp-remote", NODE, "sdk2.py", {"auto": MODERN, "legacy": LEGACY}),
 ]
@@ -188,19 +141,6 @@ RUNS = {
     f"{client.name.partition(',')[0].replace(' ', '-')}-{mode}": Run(client, mode, revision)
     for client in CLIENTS
     for mode, revision in client.modes.items()
-}
-
-# What the manual calls the things that are tried, and the steps that show each. Agents are a matter of frameworks.
-FEATURES = {
-    "tools": {"tools", "call alone"},
-    "tool errors": {"tool error"},
-    "unknown tools": {"unknown tool"},
-    "resources": {"resources", "read", "unknown resource"},
-    "templates": {"templates"},
-    "lists of prompts": {"prompts"},
-    "prompts": {"prompt"},
-    "completion": {"completion"},
-    "progress": {"progress"},
 }
 
 
@@ -212,16 +152,18 @@ def trying(step: str) -> list[str]:
 # --- doing it ----------------------------------------------------------------------------------------------------
 
 
-def drive(run: Run, visits: Visits, token: str, home: Path) -> dict[str, dict]:
+def drive(run: Run, visits: list[Visit], home: Path) -> dict[str, dict]:
     """Start the program of a run, and give what each step of it saw."""
     tried = [
-        (url, {name: step for name, step in steps.items() if name in run.tries}) for url, steps in visits
+        replace(visit, steps={name: step for name, step in visit.steps.items() if name in run.tries})
+        for visit in visits
     ]
+    tried = [visit for visit in tried if visit.steps]
     ended = subprocess.run(
         run.command(),
         input=(DRIVERS / run.client.program).read_bytes(),
         cwd=PEERS / "node",
-        env={"PATH": os.environ["PATH"], "HOME": str(home), "TASK": json.dumps(run.task(tried, token))},
+        env={"PATH": os.environ["PATH"], "HOME": str(home), "TASK": json.dumps(run.task(tried))},
         capture_output=True,
         timeout=CLIENT_SECONDS,
         check=False,
@@ -230,12 +172,6 @@ def drive(run: Run, visits: Visits, token: str, home: Path) -> dict[str, dict]:
     told = json.loads(ended.stdout)
     return {
         name: step
-        for (_, steps), seen in zip(tried, told, strict=True)
-        for name, step in zip(steps, seen, strict=True)
+        for visit, seen in zip(tried, told, strict=True)
+        for name, step in zip(visit.steps, seen, strict=True)
     }
-
-
-def drive_all(visits: Callable[[], Visits], token: str, home: Path) -> dict[str, Future]:
-    """Start all clients, as many at once as there are processors; each future gives what `drive` gives."""
-    with ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1)) as workers:
-        return {name: workers.submit(drive, run, visits(), token, home) for name, run in RUNS.items()}

@@ -1,23 +1,26 @@
 """Servers of others, sandboxed without a network, used by clients of others through the runtime, in both eras."""
 
+import hashlib
 import os
+import re
+import secrets
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import anyio
 import pytest
 
-from interop.catalogue import FAILING, REAL, Place, make_repository, node_program, person, policy_for
-from interop.clients import (
+from interop.catalogue import FAILING, LIMITS, REAL, Place, make_repository, node_program, person, policy_for
+from interop.clients import CLIENT_SECONDS, RUNS, drive, trying
+from interop.steps import (
     AT_EVERYTHING,
-    CLIENT_SECONDS,
+    AT_PERSONAL,
     DOCUMENT,
-    RUNS,
-    Visits,
+    Visit,
     at_all,
+    at_modern,
     at_time,
-    drive_all,
-    trying,
 )
 
 Seen = Callable[[str, str], object]
@@ -32,26 +35,46 @@ def place(readable_folder) -> Place:
 
 
 @pytest.fixture(scope="module")
-def product(start_product, place):
-    node = node_program()
-    if node is None:
-        pytest.skip("the peers are not installed: make peers")
-    return start_product(policy_for(place, str(node)))
+def own_tokens() -> dict[str, str]:
+    """A token for each run, so that what lives as long as a client is a client's own."""
+    return {name: secrets.token_urlsafe(32) for name in RUNS}
 
 
 @pytest.fixture(scope="module")
-def outcome(product, place, tmp_path_factory) -> Callable[[str, str], dict]:
+def product(start_product, python_server, place, own_tokens):
+    """All servers for one tenant, and for another those that ask: they live as long as one client, or are modern only."""
+    node = node_program()
+    if node is None:
+        pytest.skip("the peers are not installed: make peers")
+    policy = policy_for(place, str(node))
+    policy["mcpServers"]["personal"] = policy["mcpServers"]["everything"] | {"scope": "session"}
+    policy["mcpServers"]["modern"] = python_server("fixture.py", "--era", "modern")
+    entries = [
+        {"id": name, "sha256": hashlib.sha256(it.encode()).hexdigest()} for name, it in own_tokens.items()
+    ]
+    policy["tenants"]["asking"] = {"tokens": entries, "allow": ["personal/*", "modern/*"], "limits": LIMITS}
+    return start_product(policy)
+
+
+@pytest.fixture(scope="module")
+def outcome(product, place, own_tokens, tmp_path_factory) -> Iterator[Callable[[str, str], dict]]:
     """What a step of a client gave, an error or not. All clients are started with the first one asked for."""
 
-    def visits() -> Visits:
+    def visits(client: str) -> list[Visit]:
+        acme, own = product.tokens["acme"], own_tokens[client]
         return [
-            (product.endpoint(), at_all(place)),
-            (product.endpoint("time"), at_time(place)),
-            (product.endpoint("everything"), AT_EVERYTHING),
+            Visit(product.endpoint(), acme, at_all(place)),
+            Visit(product.endpoint("time"), acme, at_time(place)),
+            Visit(product.endpoint("everything"), acme, AT_EVERYTHING),
+            Visit(product.endpoint("personal"), own, AT_PERSONAL, client),
+            Visit(product.endpoint("modern"), own, at_modern(client), client),
         ]
 
-    told = drive_all(visits, product.tokens["acme"], tmp_path_factory.mktemp("home"))
-    return lambda client, step: told[client].result()[step]
+    home = tmp_path_factory.mktemp("home")
+    with ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1)) as programs:
+        told = {name: programs.submit(drive, run, visits(name), home) for name, run in RUNS.items()}
+        yield lambda client, step: told[client].result()[step]
+        programs.shutdown(cancel_futures=True)
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +171,38 @@ def test_a_client_gets_completions_for_an_argument(seen, client):
 @pytest.mark.parametrize("client", trying("progress"))
 def test_a_client_is_told_the_progress_of_a_call(seen, client):
     assert seen(client, "progress") == [1, 2, 3, 4]
+
+
+def asking(what: str) -> list[tuple[str, str]]:
+    """The steps and runs by which a server of either era asks for something."""
+    steps = [f"{era} {what}" for era in ("legacy", "modern")]
+    return [(client, step) for step in steps for client in trying(step)]
+
+
+@pytest.mark.parametrize(("client", "step"), asking("elicitation"))
+def test_a_client_fills_in_the_form_of_a_server(seen, client, step):
+    assert client in seen(client, step)["text"]
+
+
+@pytest.mark.parametrize(("client", "step"), asking("sampling"))
+def test_a_client_samples_for_a_server(seen, client, step):
+    assert client in seen(client, step)["text"]
+
+
+@pytest.mark.parametrize(("client", "step"), asking("roots"))
+def test_a_client_tells_its_roots_to_a_server(seen, client, step):
+    assert f"file:///{client}" in seen(client, step)["text"]
+
+
+@pytest.mark.parametrize("client", trying("legacy logs"))
+def test_a_client_gets_the_log_message_of_a_legacy_server_during_its_call(seen, client):
+    (line,) = seen(client, "legacy logs")
+    assert re.fullmatch(r"\w+[ -]level[ -]message", line)
+
+
+@pytest.mark.parametrize("client", trying("modern logs"))
+def test_a_client_gets_its_own_log_messages_of_a_modern_server_in_order(seen, client):
+    assert seen(client, "modern logs") == [f"{client}:{number}" for number in range(3)]
 
 
 async def test_what_a_server_keeps_in_data_outlives_its_worker(product, place):

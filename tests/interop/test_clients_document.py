@@ -3,7 +3,8 @@
 import re
 
 from interop.catalogue import ROOT
-from interop.clients import FEATURES, RUNS, Run
+from interop.clients import RUNS, Run
+from interop.steps import FEATURES
 
 CLIENTS = (ROOT / "docs" / "clients.md").read_text()
 ROW = re.compile(

@@ -8,7 +8,7 @@ import mcp_types as types
 from fastmcp import Client
 from fastmcp.client.transports import StreamableHttpTransport
 
-from steps import ANSWER, HEADERS, TASK, form, take, text_of
+from steps import HEADERS, TASK, asked, take, text_of
 
 logs: list[str] = []
 heard: asyncio.Queue = asyncio.Queue()
@@ -18,12 +18,12 @@ async def log(message):
     logs.append(str(message.data))
 
 
-async def elicit(_message, _kind, _params, _context):
-    return form()
+async def elicit(_message, _kind, params, _context):
+    return asked.form(params.requested_schema)
 
 
 async def sample(_messages, _params, _context):
-    return ANSWER
+    return asked.answer
 
 
 async def next_notification(kind):
@@ -73,9 +73,16 @@ def verbs(client: Client):
 
     async def logged(level, name, arguments):
         logs.clear()
-        await client.set_logging_level(level)
+        # On a modern connection it always wants all of them.
+        if client.protocol_version < "2026":
+            await client.set_logging_level(level)
         await client.call_tool(name, arguments)
         return list(logs)
+
+    async def updated(uri, name, arguments):
+        await client.session.subscribe_resource(uri)
+        await client.call_tool(name, arguments)
+        return str((await next_notification(types.ResourceUpdatedNotification)).params.uri)
 
     async def changed(name, arguments):
         await client.call_tool(name, arguments)
@@ -93,19 +100,20 @@ def verbs(client: Client):
         "prompt": prompt,
         "complete": complete,
         "logs": logged,
+        "updated": updated,
         "changed": changed,
     }
 
 
 @asynccontextmanager
 async def connect(url):
-    asked = {"elicitation_handler": elicit, "sampling_handler": sample, "roots": [f"file:///{ANSWER}"]}
+    asking = {"elicitation_handler": elicit, "sampling_handler": sample, "roots": [asked.root]}
     async with Client(
         StreamableHttpTransport(url, headers=HEADERS),
         mode=TASK["mode"],
         log_handler=log,
         message_handler=heard.put,
-        **(asked if ANSWER else {}),
+        **(asking if asked.answer else {}),
     ) as client:
         yield verbs(client)
 

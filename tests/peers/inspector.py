@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from steps import SECONDS, TASK, take
+from steps import HEADERS, SECONDS, TASK, take
 
 LISTS = {"tools": "name", "resources": "uri", "prompts": "name"}
 
@@ -22,7 +22,7 @@ class Told(Exception):
 @asynccontextmanager
 async def connect(url):
     command = [*TASK["inspector"], "--cli", url, "--transport", "http", "--protocol-era", TASK["mode"], "--format", "json"]
-    command += ["--header", f"Authorization: Bearer {TASK['token']}"]
+    command += ["--header", f"Authorization: {HEADERS['Authorization']}"]
 
     async def ask(method, *options):
         whole = [*command, "--method", method, *options]

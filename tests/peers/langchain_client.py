@@ -5,9 +5,10 @@ from contextlib import asynccontextmanager
 import anyio
 from langchain_mcp_adapters.callbacks import Callbacks
 from langchain_mcp_adapters.client import MultiServerMCPClient
+from langchain_mcp_adapters.tools import load_mcp_tools
 from mcp.types import ElicitResult
 
-from steps import ANSWER, HEADERS, form, take
+from steps import HEADERS, asked, take
 
 logs: list[str] = []
 reported: list[float] = []
@@ -21,8 +22,8 @@ async def note(progress, _total, _message, _context):
     reported.append(progress)
 
 
-async def elicit(_mcp_context, _params, _context):
-    return ElicitResult(action="accept", content=form())
+async def elicit(_mcp_context, params, _context):
+    return ElicitResult(action="accept", content=asked.form(params.requestedSchema))
 
 
 def words(content) -> str:
@@ -31,7 +32,7 @@ def words(content) -> str:
 
 @asynccontextmanager
 async def connect(url):
-    callbacks = Callbacks(on_logging_message=log, on_progress=note, on_elicitation=elicit if ANSWER else None)
+    callbacks = Callbacks(on_logging_message=log, on_progress=note, on_elicitation=elicit if asked.answer else None)
     connection = {"transport": "streamable_http", "url": url, "headers": HEADERS}
     client = MultiServerMCPClient({"mcphost": connection}, callbacks=callbacks)
     known = {tool.name: tool for tool in await client.get_tools()}
@@ -59,9 +60,13 @@ async def connect(url):
     async def prompt(name, arguments):
         return "\n".join(words(each.content) for each in await client.get_prompt("mcphost", name, arguments=arguments))
 
-    async def logged(_level, name, arguments):
+    async def logged(level, name, arguments):
+        # Calls in sessions of their own never set a level, and without one the runtime sends no log messages.
         logs.clear()
-        await call(name, arguments)
+        async with client.session("mcphost") as session:
+            await session.set_logging_level(level)
+            (tool,) = [tool for tool in await load_mcp_tools(session) if tool.name == name]
+            await tool.ainvoke(arguments)
         return list(logs)
 
     yield {

@@ -8,7 +8,7 @@ from pydantic_ai.mcp import MCPToolset
 from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart, ToolReturnPart
 from pydantic_ai.models.function import FunctionModel
 
-from steps import ANSWER, HEADERS, TASK, form, take
+from steps import HEADERS, TASK, asked, take
 
 logs: list[str] = []
 reported: list[float] = []
@@ -22,12 +22,12 @@ async def note(progress, _total, _message):
     reported.append(progress)
 
 
-async def elicit(_message, _kind, _params, _context):
-    return form()
+async def elicit(_message, _kind, params, _context):
+    return asked.form(params.requested_schema)
 
 
 async def sample(_messages, _params, _context):
-    return ANSWER
+    return asked.answer
 
 
 def parts_of(run, kind):
@@ -36,7 +36,7 @@ def parts_of(run, kind):
 
 @asynccontextmanager
 async def connect(url):
-    asked = {"elicitation_handler": elicit, "sampling_handler": sample, "roots": [f"file:///{ANSWER}"]}
+    asking = {"elicitation_handler": elicit, "sampling_handler": sample, "roots": [asked.root]}
     toolset = MCPToolset(
         url,
         headers=HEADERS,
@@ -44,7 +44,7 @@ async def connect(url):
         log_level=TASK.get("logLevel"),
         progress_handler=note,
         tool_error_behavior="error",
-        **(asked if ANSWER else {}),
+        **(asking if asked.answer else {}),
     )
     async with toolset:
 

@@ -8,7 +8,7 @@ from mcp import ClientSession, types
 from mcp.client.streamable_http import streamablehttp_client
 from pydantic import AnyUrl
 
-from steps import ANSWER, HEADERS, form, take, text_of
+from steps import HEADERS, asked, take, text_of
 
 logs: list[str] = []
 heard: asyncio.Queue = asyncio.Queue()
@@ -18,18 +18,18 @@ async def log(params):
     logs.append(str(params.data))
 
 
-async def elicit(_context, _params):
-    return types.ElicitResult(action="accept", content=form())
+async def elicit(_context, params):
+    return types.ElicitResult(action="accept", content=asked.form(params.requestedSchema))
 
 
 async def sample(_context, _params):
     return types.CreateMessageResult(
-        role="assistant", content=types.TextContent(type="text", text=ANSWER), model="none"
+        role="assistant", content=types.TextContent(type="text", text=asked.answer), model="none"
     )
 
 
 async def roots(_context):
-    return types.ListRootsResult(roots=[types.Root(uri=f"file:///{ANSWER}", name=ANSWER)])
+    return types.ListRootsResult(roots=[types.Root(uri=asked.root, name=asked.answer)])
 
 
 async def hear(message):
@@ -127,11 +127,11 @@ def verbs(session: ClientSession, agreed: str):
 
 @asynccontextmanager
 async def connect(url):
-    asked = {"elicitation_callback": elicit, "sampling_callback": sample, "list_roots_callback": roots}
+    asking = {"elicitation_callback": elicit, "sampling_callback": sample, "list_roots_callback": roots}
     async with (
         streamablehttp_client(url, headers=HEADERS) as (reading, writing, _),
         ClientSession(
-            reading, writing, logging_callback=log, message_handler=hear, **(asked if ANSWER else {})
+            reading, writing, logging_callback=log, message_handler=hear, **(asking if asked.answer else {})
         ) as session,
     ):
         agreed = (await session.initialize()).protocolVersion

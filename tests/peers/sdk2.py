@@ -12,7 +12,7 @@ from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
-from steps import ANSWER, HEADERS, SECONDS, TASK, form, take, text_of
+from steps import HEADERS, SECONDS, TASK, asked, take, text_of
 
 warnings.simplefilter("ignore", MCPDeprecationWarning)
 logs: list[str] = []
@@ -23,24 +23,25 @@ async def log(params):
     logs.append(str(params.data))
 
 
-async def elicit(_context, _params):
-    return types.ElicitResult(action="accept", content=form())
+async def elicit(_context, params):
+    return types.ElicitResult(action="accept", content=asked.form(params.requested_schema))
 
 
 async def sample(_context, _params):
     return types.CreateMessageResult(
-        role="assistant", content=types.TextContent(type="text", text=ANSWER), model="none"
+        role="assistant", content=types.TextContent(type="text", text=asked.answer), model="none"
     )
 
 
 async def roots(_context):
-    return types.ListRootsResult(roots=[types.Root(uri=f"file:///{ANSWER}", name=ANSWER)])
+    return types.ListRootsResult(roots=[types.Root(uri=asked.root, name=asked.answer)])
 
 
 @asynccontextmanager
 async def transport(url):
     if "bridge" in TASK:
-        command, *arguments = (url if word == "URL" else word for word in TASK["bridge"])
+        header = f"Authorization: {HEADERS['Authorization']}"
+        command, *arguments = ({"URL": url, "HEADER": header}.get(word, word) for word in TASK["bridge"])
         async with stdio_client(StdioServerParameters(command=command, args=arguments)) as streams:
             yield streams
     else:
@@ -149,13 +150,13 @@ def verbs(client: Client):
 
 @asynccontextmanager
 async def connect(url):
-    asked = {"elicitation_callback": elicit, "sampling_callback": sample, "list_roots_callback": roots}
+    asking = {"elicitation_callback": elicit, "sampling_callback": sample, "list_roots_callback": roots}
     async with Client(
         transport(url),
         mode=TASK["mode"],
         logging_callback=log,
         message_handler=heard.put,
-        **(asked if ANSWER else {}),
+        **(asking if asked.answer else {}),
     ) as client:
         yield verbs(client)
 

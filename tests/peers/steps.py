@@ -1,7 +1,7 @@
 """What the Python clients here have in common: a task comes in, what was seen goes out, both as JSON.
 
-A task comes in the environment: `token`, `visits`, and what else the client wants to know. A visit is a `url` and
-`steps`, a step is a verb and its arguments. Each gives `{"got": ...}` or, when the client raised,
+A task comes in the environment: `visits`, and what else the client wants to know. A visit is a `url`, a `token`, `steps`
+and perhaps an `answer`, a step is a verb and its arguments. Each gives `{"got": ...}` or, when the client raised,
 `{"error": {"code", "message"}}`; what is told is a list of those for each visit.
 
 The verbs, as far as a client can do them, and what they give:
@@ -19,8 +19,8 @@ The verbs, as far as a client can do them, and what they give:
     updated URI NAME ARGUMENTS   URIs reported as updated after a subscription and a call, the first one
     changed NAME ARGUMENTS       kinds of lists reported as changed after a call, the first one
 
-If the task has an `answer`, the client says that it can be asked, and answers with it: to a form as `name`, to sampling
-as the text, to the question for roots as `file:///ANSWER`.
+In a visit with an `answer` the client says that it can be asked, and answers with it: in the one field of a form that is
+required, as the text of a sample, and to the question for roots with `file:///ANSWER`.
 """
 
 import json
@@ -28,15 +28,16 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
 
 TASK: dict[str, Any] = json.loads(os.environ["TASK"])
-HEADERS = {"Authorization": f"Bearer {TASK['token']}"}
-ANSWER: str | None = TASK.get("answer")
+# Those of the visit.
+HEADERS: dict[str, str] = {}
 # Longer than anything here takes on a slow machine.
-SECONDS = 60.0
+SECONDS = 25.0
 
 Verbs = Mapping[str, Callable[..., Awaitable[Any]]]
 
@@ -46,9 +47,24 @@ def text_of(blocks: Any) -> str:
     return "\n".join(getattr(block, "text", "") for block in blocks)
 
 
-def form() -> dict[str, str]:
-    """The answer to a form."""
-    return {"name": str(ANSWER)}
+@dataclass
+class Asked:
+    """What the client answers when it is asked in this visit; None if it cannot be asked."""
+
+    answer: str | None = None
+
+    def form(self, schema: dict) -> dict[str, str]:
+        """The answer to a form."""
+        (name,) = schema["required"]
+        return {name: str(self.answer)}
+
+    @property
+    def root(self) -> str:
+        """The one root."""
+        return f"file:///{self.answer}"
+
+
+asked = Asked()
 
 
 def told(error: Exception) -> dict:
@@ -64,6 +80,8 @@ async def take(connect: Callable[[str], AbstractAsyncContextManager[Verbs]]) -> 
     seen: list[list[dict]] = []
     for visit in TASK["visits"]:
         seen.append([])
+        asked.answer = visit["answer"]
+        HEADERS["Authorization"] = f"Bearer {visit['token']}"
         async with connect(visit["url"]) as verbs:
             for verb, *arguments in visit["steps"]:
                 act = verbs[verb]

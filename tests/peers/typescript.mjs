@@ -2,7 +2,7 @@
 // steps.py. Read from standard input by Node, so that imports start from the current folder.
 
 const TASK = JSON.parse(process.env.TASK);
-const SECONDS = 60;
+const SECONDS = 25;
 const legacyOnly = TASK.sdk === 1;
 
 const { Client, StreamableHTTPClientTransport, ...named } = legacyOnly
@@ -13,8 +13,7 @@ const { Client, StreamableHTTPClientTransport, ...named } = legacyOnly
     }
   : await import("@modelcontextprotocol/client");
 
-async function connect(url) {
-  const answer = TASK.answer;
+async function connect({ url, token, answer }) {
   const client = new Client(
     { name: "typescript", version: "1.0.0" },
     {
@@ -23,7 +22,7 @@ async function connect(url) {
     },
   );
   const transport = new StreamableHTTPClientTransport(new URL(url), {
-    requestInit: { headers: { Authorization: `Bearer ${TASK.token}` } },
+    requestInit: { headers: { Authorization: `Bearer ${token}` } },
   });
 
   // Version 1 wants a schema where version 2 wants the name of a method.
@@ -31,7 +30,10 @@ async function connect(url) {
   const hears = (method, schema, take) => client.setNotificationHandler(legacyOnly ? named[schema] : method, take);
 
   if (answer) {
-    answers("elicitation/create", "ElicitRequestSchema", async () => ({ action: "accept", content: { name: answer } }));
+    answers("elicitation/create", "ElicitRequestSchema", async ({ params }) => {
+      const [field] = params.requestedSchema.required;
+      return { action: "accept", content: { [field]: answer } };
+    });
     answers("sampling/createMessage", "CreateMessageRequestSchema", async () => ({
       role: "assistant",
       content: { type: "text", text: answer },
@@ -137,11 +139,11 @@ const late = () =>
   new Promise((_, reject) => setTimeout(() => reject(new Error("nothing came in time")), SECONDS * 1000).unref());
 
 const seen = [];
-for (const { url, steps } of TASK.visits) {
-  const { verbs, close } = await connect(url);
+for (const visit of TASK.visits) {
+  const { verbs, close } = await connect(visit);
   const told = [];
   seen.push(told);
-  for (const [verb, ...args] of steps) {
+  for (const [verb, ...args] of visit.steps) {
     const act = verbs[verb];
     if (!act) throw new Error(`no such verb: ${verb}`);
     try {
