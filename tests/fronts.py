@@ -40,7 +40,6 @@ class FakeBroker:
     answer_with: Answer
     clients: list[Client] = field(default_factory=list)
     ended: list[LegacySession] = field(default_factory=list)
-    roots: list[LegacySession | None] = field(default_factory=list)
     routes: Mapping[str, Route] = field(default_factory=lambda: DEFAULT_ROUTES)
 
     def serves(self, caller: Caller) -> bool:
@@ -59,9 +58,6 @@ class FakeBroker:
     def end_session(self, session: LegacySession) -> None:
         self.ended.append(session)
 
-    def roots_changed(self, _: Caller, client: Client) -> None:
-        self.roots.append(client.session)
-
 
 @dataclass
 class Fronted:
@@ -71,6 +67,7 @@ class Fronted:
     broker: FakeBroker
     front: HttpFront
     legacy_face: LegacyFace
+    listener: Listener
 
     def modern(self) -> ModernClient:
         return ModernClient(self.http, "/mcp", "acme")
@@ -92,6 +89,7 @@ async def fronting(
     wall: Callable[[], float] = lambda: 1e9,
     limits: SessionLimits = LIMITS,
     expires_at: float | None = None,
+    drain_seconds: float = 1,
 ) -> AsyncIterator[Fronted]:
     """A front whose broker answers with `answer`. Each time another process as far as sessions can tell."""
     broker: Any = FakeBroker(answer)
@@ -103,11 +101,11 @@ async def fronting(
     legacy = LegacyFace(broker, clocks, Sealer(KEY, secrets.token_bytes), limits)
     access = Access(tokens, Guard(hosts=["127.0.0.1"], origins=()), None, 4 * 1024 * 1024)
     front = HttpFront(broker, access, legacy, clocks=clocks, metrics=Metrics("test"))
-    listener = Listener(front, bind("127.0.0.1", 0), drain_seconds=1)
+    listener = Listener(front, bind("127.0.0.1", 0), drain_seconds=drain_seconds)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve)
         base = f"http://127.0.0.1:{listener.port}"
         async with httpx.AsyncClient(base_url=base, timeout=SECONDS) as http:
-            yield Fronted(http, broker, front, legacy)
+            yield Fronted(http, broker, front, legacy, listener)
         front.drain()
         listener.stop()

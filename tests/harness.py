@@ -219,6 +219,7 @@ async def serving(policy: dict[str, Any]) -> AsyncIterator[Served]:
             base = f"http://127.0.0.1:{listener.port}"
             async with httpx.AsyncClient(base_url=base, timeout=SECONDS) as http:
                 yield Served(runtime, http)
+            runtime.drain()
             listener.stop()
 
 

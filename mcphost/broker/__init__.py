@@ -100,9 +100,6 @@ class Broker:
         self._watching.end(session)
         self._pool.end_session(session.key)
 
-    def roots_changed(self, caller: Caller, client: Client) -> None:
-        """A legacy client's roots changed, which only a worker of its own session is told."""
-
     async def call_tool(self, caller: Caller, tool: str, arguments: Raw) -> Raw:
         """Call one tool for an embedding program: the same path, without a transport. Gives the raw result.
 

@@ -99,21 +99,16 @@ class LegacyFace:
         if inbound.message.kind == "request":
             await self._call(visit, session.attached, inbound)
             return
-        if inbound.message.kind == "notification":
-            self._heard(visit, session.attached, inbound)
-        else:
-            session.attached.questions.answer(inbound.message)
-        await send_empty(visit.send, 202)
-
-    def _heard(self, visit: Visit, channel: Channel, inbound: Inbound) -> None:
-        """Act on a notification; all that mean nothing here are accepted and dropped."""
         if inbound.method == "notifications/cancelled":
             # An unknown id is ignored, as the specification asks.
-            cancel = channel.calls.get(bytes(inbound.params.get("requestId", b"")))
+            cancel = session.attached.calls.get(bytes(inbound.params.get("requestId", b"")))
             if cancel is not None:
                 cancel()
-        elif inbound.method == "notifications/roots/list_changed":
-            self._broker.roots_changed(visit.caller, channel.client())
+        elif inbound.message.kind != "notification":
+            session.attached.questions.answer(inbound.message)
+        # Other notifications mean nothing here. That roots changed is told to no server, for none was told that it
+        # would be: whenever one wants to know them, it asks.
+        await send_empty(visit.send, 202)
 
     async def _initialize(self, visit: Visit, inbound: Inbound) -> None:
         principal = visit.caller.principal

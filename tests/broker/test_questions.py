@@ -214,12 +214,18 @@ async def test_capabilities_beyond_their_bound_are_reduced_to_what_decides() -> 
         assert len(client.session or "") < 2048
 
 
-async def test_the_broker_is_told_of_changed_roots_and_of_the_end_of_a_session() -> None:
+async def test_notifications_that_mean_nothing_here_are_accepted() -> None:
     async with fronting() as fronted:
         client = await fronted.legacy(roots={"listChanged": True})
+        for method in ("notifications/roots/list_changed", "notifications/initialized", "notifications/x"):
+            await client.notify(method)
+        assert len(fronted.broker.clients) == 1, "the broker heard of `initialize` only"
+
+
+async def test_the_broker_is_told_of_the_end_of_a_session() -> None:
+    async with fronting() as fronted:
+        client = await fronted.legacy()
         await client.call("any")
         session = fronted.broker.clients[-1].session
-        await client.notify("notifications/roots/list_changed")
-        assert fronted.broker.roots == [session]
         await client.http.delete(client.path, headers=client.headers("", None))
         assert fronted.broker.ended == [session]

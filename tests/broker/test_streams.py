@@ -12,7 +12,7 @@ from msgspec import Raw
 from events import EventReader, messages
 from fronts import FakeBroker, fronting
 from harness import SECONDS, LegacyClient, ModernClient, until
-from mcphost.broker import Client
+from mcphost.broker import Client, Reply
 from mcphost.decisions.sessions import SessionLimits
 from mcphost.protocol import jsonrpc
 from mcphost.protocol.envelope import Inbound
@@ -148,6 +148,20 @@ async def test_the_stream_ends_when_the_runtime_drains() -> None:
         async with got(client) as (_, stream):
             fronted.front.drain()
             assert [each async for each in stream] == []
+
+
+async def test_streams_without_an_end_of_their_own_do_not_keep_the_runtime_from_stopping() -> None:
+    async with fronting(listen, drain_seconds=1000) as fronted:
+        client = await fronted.legacy()
+        async with got(client) as (_, of_session), listening(fronted.modern()) as (_, of_request):
+            await anext(of_request)
+            fronted.front.drain()
+            fronted.listener.stop()
+            assert [each async for each in of_session] == []
+            assert [each async for each in of_request][-1]["result"] == {"over": True}
+            await fronted.http.aclose()
+            with anyio.fail_after(SECONDS):
+                await fronted.listener.wait_stopped()
 
 
 async def test_the_stream_ends_when_the_token_that_opened_it_expires() -> None:
@@ -332,3 +346,37 @@ async def test_an_answer_that_takes_long_becomes_a_stream_with_comments(
         assert response.headers["content-type"] == "text/event-stream"
         go.set()
         assert (await anext(stream))["result"] == {}
+
+
+async def test_nothing_is_sent_to_a_client_that_is_gone() -> None:
+    """Seen from inside, for from outside a closed connection shows nothing."""
+    sent: list[dict[str, Any]] = []
+    begun = anyio.Event()
+
+    async def receive() -> dict[str, Any]:
+        if not begun.is_set():
+            begun.set()
+            return {"type": "http.request", "body": b""}
+        await noted.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+        if message["type"] == "http.response.body":
+            noted.set()
+
+    noted = anyio.Event()
+    one = exchange.Exchange(send)
+
+    async def answer() -> Reply:
+        one.notify(note("first"))
+        try:
+            await anyio.sleep_forever()
+        finally:
+            one.notify(note("after the end"))
+        raise AssertionError
+
+    with anyio.fail_after(SECONDS):
+        await one.run(answer, receive, one.cancel)
+    assert [each["type"] for each in sent] == ["http.response.start", "http.response.body"]
+    assert b"first" in sent[1]["body"]
