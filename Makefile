@@ -133,6 +133,9 @@ help: ## show this
 	$(PEERS_INSTALL) -r $<
 	@touch $@
 
+# The machines of the protocol are among what is fuzzed, and need what the runtime needs.
+.peers/.fuzz: PEERS_INSTALL += -r requirements/runtime.txt
+
 # Node itself comes from the Python index as well, so that its version is pinned and npm need not be there.
 .peers/.node: .peers/.servers tests/peers/package.json tests/peers/package-lock.json
 	mkdir -p .peers/node

@@ -16,7 +16,7 @@ from pathlib import Path
 if HAS_ATHERIS := importlib.util.find_spec("atheris") is not None:
     import atheris
 
-    with atheris.instrument_imports(include=["sandbox", "fuzz"]):
+    with atheris.instrument_imports(include=["sandbox", "mcphost.protocol", "mcphost.decisions", "fuzz"]):
         from fuzz.seeds import seeds
         from fuzz.targets import TARGETS
 else:

@@ -5,6 +5,7 @@ import ssl
 from pathlib import Path
 
 import sandbox
+from fuzz.protocol_seeds import protocol_seeds
 from sandbox import LAYERS, Exited, LayerStatus, Limits, Mount, SandboxSpec, Spawned, SpawnFailed, Tmpfs
 from sandbox.errors import SandboxSetupFailed, SandboxUnsupported
 from sandbox.messages import Hello, Kill, Signal, Spawn, encode_event, encode_hello, encode_request
@@ -88,4 +89,5 @@ def seeds() -> dict[str, list[bytes]]:
             ).encode(),
             b'{"why": "x", "allow": ["setns"], "widen": [], "narrow": []}',
         ],
+        **protocol_seeds(),
     }

@@ -1,12 +1,13 @@
 """One function for each reader. It takes any bytes; an exception that comes out of it is a bug that was found.
 
-Only the standard library and `sandbox` are needed, so that this also runs where atheris is installed and nothing else.
+Those of the protocol are in `protocol_targets`; they need what the runtime needs.
 """
 
 import json
 from collections.abc import Callable
 from contextlib import suppress
 
+from fuzz.protocol_targets import PROTOCOL
 from sandbox import _worker
 from sandbox.egress import tls_hello
 from sandbox.egress.connect_request import MAX_HEAD_BYTES, ConnectReader, ConnectRefused
@@ -126,4 +127,5 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "connect": connect,
     "client-hello": client_hello,
     "profile": profile,
+    **PROTOCOL,
 }
