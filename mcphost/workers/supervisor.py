@@ -267,7 +267,7 @@ class WorkerSet:
         """On what the main worker is opened."""
         info, owner = self._around.client_info, self.owner
         if not self.settings.leases:
-            return Terms(info, EVERYTHING, logs=True, one_client=True)
+            return Terms(info, EVERYTHING, logs=True)  # what names no request is still nobody's among several
         if self.settings.scope == "session":
             return Terms(info, owner.declared, logs=True, one_client=owner.one_client)
         return Terms(info)
