@@ -102,7 +102,7 @@ class Pinged:
 class Refused:
     """A question that reaches nobody; `line` says so to the server."""
 
-    what: Literal["unowned-request", "unknown-request", "too-many-requests"]
+    what: Literal["unowned-request", "unknown-request", "malformed-request", "too-many-requests"]
     method: str
     line: bytes
 

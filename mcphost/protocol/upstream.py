@@ -47,6 +47,7 @@ META_SUBSCRIPTION: Final = "io.modelcontextprotocol/subscriptionId"
 
 # What a worker is told whose question cannot be put to anybody. Ours are positive, as everywhere (see `errors`).
 _UNKNOWN: Final = ErrorObject(-32601, "this client offers no such method")
+_MALFORMED: Final = ErrorObject(-32602, "params, and _meta inside, must be objects")
 _UNOWNED: Final = ErrorObject(409, "no request under way can be said to have asked this")
 _TOO_MANY: Final = ErrorObject(429, "too many or too large requests to the client are unanswered")
 _OVER: Final = ErrorObject(410, "the request that asked this is over")
@@ -204,8 +205,8 @@ class Upstream(Generic[T]):
             return Pinged(_reply(message.id, EMPTY_OBJECT))
         if message.id in self._questions:
             return Offence("repeated-id")  # a reply to it would be taken for one to the first
-        if message.method not in ASKS:
-            return Refused("unknown-request", message.method, _refusal(message.id, _UNKNOWN))
+        if (refused := _refused_unread(message)) is not None:
+            return refused
         # A modern server asks by its results and has no requests of its own (2026-07-28, basic/patterns/mrtr).
         legacy = self.facts is not None and self.facts.era == "legacy"
         owner = self._attribution.of_question() if legacy else None
@@ -270,6 +271,17 @@ class Upstream(Generic[T]):
         if not meta:
             del params["_meta"]
         return Notified(method, params, subscription)
+
+
+def _refused_unread(message: Message) -> Refused | None:
+    """The refusal of a question that no client is asked, or not in this form."""
+    if message.method not in ASKS:
+        return Refused("unknown-request", message.method, _refusal(message.id, _UNKNOWN))
+    try:
+        jsonrpc.fields(jsonrpc.fields(message.body).get("_meta", EMPTY_OBJECT), "_meta")
+    except jsonrpc.Malformed:
+        return Refused("malformed-request", message.method, _refusal(message.id, _MALFORMED))
+    return None
 
 
 def _own_id(data: bytes) -> int:

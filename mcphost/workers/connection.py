@@ -153,7 +153,7 @@ class Connection:
     def close(self) -> None:
         """Close all pipes at once; calls in flight fail."""
         self.lose("the worker was stopped")
-        if self._writer is not None:
+        if self._writer is not None and not _is_as_good_as_closed(self._writer):
             self._writer.abort()
         for reader in self._readers:
             reader.close()
@@ -287,6 +287,11 @@ class Connection:
 
     def _ended(self) -> None:
         self.lose("the server closed its output")
+
+
+def _is_as_good_as_closed(writer: asyncio.WriteTransport) -> bool:
+    """Whether it is closing and has nothing to write: asyncio's would be lost twice if it were aborted now."""
+    return writer.is_closing() and not writer.get_write_buffer_size()
 
 
 class _Pipe(asyncio.Protocol):

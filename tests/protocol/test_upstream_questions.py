@@ -87,6 +87,18 @@ def test_a_question_that_could_be_nobodys_or_anybodys_is_refused(askable: int) -
     assert machine.open_questions == 0
 
 
+@pytest.mark.parametrize("params", ["5", "[]", "null", '{"_meta":5}', '{"_meta":[]}', '{"_meta":null}'])
+def test_a_question_of_another_form_reaches_nobody_and_its_server_is_told(params: str) -> None:
+    machine = legacy()
+    sent(machine, "askable", ASKABLE)
+    line = f'{{"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{params}}}'
+    event = machine.receive(line.encode())
+    assert isinstance(event, Refused)
+    assert event.what == "malformed-request"
+    assert json.loads(event.line)["error"]["code"] == -32602
+    assert asked(machine, "q").key == b'"q"'
+
+
 def test_a_server_that_was_told_of_nothing_it_may_ask_hears_that_there_is_no_such_method() -> None:
     event = told(legacy(), question("q"))
     assert isinstance(event, Refused)
