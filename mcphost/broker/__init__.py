@@ -23,13 +23,14 @@ from mcphost.broker.mirroring import Mirroring
 from mcphost.broker.patience import Patience
 from mcphost.broker.request import Around, Caller, Record, Reply, Request, Tenant
 from mcphost.broker.targets import Targets
+from mcphost.broker.tasks import Tasks
 from mcphost.broker.watching import Watching
 from mcphost.decisions.routing import DEFAULT_ROUTES, Route
 from mcphost.errors import DownstreamProtocolError, McpHostError, ServerError
 from mcphost.protocol import downstream, jsonrpc, loglevels
 from mcphost.protocol.envelope import META_LOG_LEVEL, Inbound
 from mcphost.protocol.jsonrpc import Fields
-from mcphost.protocol.methods import COMPLETE, LISTEN, LISTS, NAMED, SUBSCRIPTIONS
+from mcphost.protocol.methods import COMPLETE, LISTEN, LISTS, NAMED, SUBSCRIPTIONS, TASKS
 from mcphost.protocol.versions import Era
 from mcphost.telemetry.logs import logger, printable
 from mcphost.telemetry.metrics import NONE
@@ -53,7 +54,8 @@ class Broker:
         self._faces = Faces(around, patience)
         self._lists = Lists(around, listings)
         targets = Targets(around.pool, listings)
-        self._calls = Calls(around, targets, Mirroring(around.pool, listings))
+        tasks = Tasks(around)
+        self._calls = Calls(around, targets, Mirroring(around.pool, listings), tasks)
         self._listening = Listening(around, targets)
         self._watching = Watching(around, targets)
 
@@ -188,7 +190,7 @@ class Broker:
                 return _set_log_level(request.inbound, request.client.session)
             case method if method in LISTS:
                 return await self._lists.answer(request, LISTS[method])
-            case method if method in NAMED or method == COMPLETE:
+            case method if method in NAMED or method == COMPLETE or (method in TASKS and not legacy):
                 return await self._calls.answer(request, returning)
             case method if method in SUBSCRIPTIONS and legacy:
                 return await self._watching.answer(request)

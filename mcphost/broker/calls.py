@@ -17,12 +17,13 @@ from mcphost.broker.request import Around, Request
 from mcphost.broker.roundtrip import Finished
 from mcphost.broker.states import States, refused
 from mcphost.broker.targets import Targets
+from mcphost.broker.tasks import Tasks
 from mcphost.decisions.handles import StateHandle
 from mcphost.errors import DownstreamProtocolError, Forbidden, WorkerGone
 from mcphost.protocol import bridge, inputs, jsonrpc, rewriting
 from mcphost.protocol.inputs import InputRequest
 from mcphost.protocol.jsonrpc import EMPTY_OBJECT, Fields
-from mcphost.protocol.methods import COMPLETE, NAMED
+from mcphost.protocol.methods import COMPLETE, NAMED, TASKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,12 @@ class Returning:
 class Calls:
     """Answers the methods on one item."""
 
-    def __init__(self, around: Around, targets: Targets, mirroring: Mirroring) -> None:
+    def __init__(self, around: Around, targets: Targets, mirroring: Mirroring, tasks: Tasks) -> None:
         self._around = around
         self._pool = around.pool
         self._targets = targets
         self._mirroring = mirroring
+        self._tasks = tasks
         self._states = States(around.sealer)
         self._parking = Parking(around)
 
@@ -74,6 +76,8 @@ class Calls:
     async def answer(self, request: Request, returning: Returning | None) -> Raw:
         """The server's result, in the client's era and under the endpoint's names."""
         inbound = request.inbound
+        if inbound.method in TASKS:
+            return await self._tasks.answer(request)
         params = dict(inbound.params)
         if inbound.method == COMPLETE:
             target = await self._completed(request, params)
@@ -135,6 +139,7 @@ class Calls:
                 return asked
         result = finished.result(uri=call.uri)
         result = rewriting.expose_uris(names_of(call.request), call.target.server, result)
+        result = self._tasks.given(call.request, call.target.server, finished, result)
         return bridge.to_client(
             call.method,
             result,

@@ -1,5 +1,6 @@
 """What an endpoint shows of itself: the capabilities and instructions of the servers behind it."""
 
+from collections.abc import Iterable
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -13,8 +14,14 @@ from mcphost.errors import WorkerUnavailable
 from mcphost.protocol import catalog
 from mcphost.protocol.downstream import Face
 from mcphost.protocol.events import ServerFacts
+from mcphost.protocol.tasks import EXTENSION, declares
 from mcphost.telemetry.logs import logger, printable
 from mcphost.workers.supervisor import WorkerSet
+
+Offer = dict[str, dict[str, object]]
+
+# Extensions that work through the runtime: ids of tasks and the URIs of an app's pages are rewritten.
+ROUTABLE: Final = (EXTENSION, "io.modelcontextprotocol/ui")
 
 # The handshake methods wait for servers that are starting; this is what they may take beyond a start.
 HANDSHAKE_SLACK_SECONDS: Final = 5.0
@@ -38,12 +45,27 @@ class Faces:
         single = request.caller.server
         if single is not None:
             own = await self._facts_of_one(request, single)
-            return Face(catalog.capabilities([own.capabilities]), own.info, own.instructions)
+            return Face(self._offered(request, [own]), own.info, own.instructions)
         facts = await self._facts(request)
         advice = catalog.instructions([(name, each.instructions) for name, each in facts.items()])
-        offered = catalog.capabilities(each.capabilities for each in facts.values())
-        shown = {name: offer for name, offer in offered.items() if request.caller.route.offers(name)}
-        return Face(shown, self._around.info, advice)
+        return Face(self._offered(request, facts.values()), self._around.info, advice)
+
+    @staticmethod
+    def _offered(request: Request, facts: Iterable[ServerFacts]) -> Offer:
+        """The capabilities that the client of a request is told of."""
+        known = list(facts)
+        offered = catalog.capabilities(each.capabilities for each in known)
+        if request.caller.server is None:
+            offered = {name: offer for name, offer in offered.items() if request.caller.route.offers(name)}
+        if any("logging" in each.capabilities for each in known):
+            offered["logging"] = {}
+        if request.inbound.era == "modern":
+            modern = [each.capabilities for each in known if each.era == "modern"]
+            extensions: dict[str, object] = {
+                name: {} for name in ROUTABLE if any(declares(each, name) for each in modern)
+            }
+            return offered | ({"extensions": extensions} if extensions else {})
+        return offered
 
     async def _facts_of_one(self, request: Request, server: str) -> ServerFacts:
         limit = self._pool.servers[server].timeouts.start + HANDSHAKE_SLACK_SECONDS

@@ -8,11 +8,12 @@ from msgspec import Raw
 from mcphost.broker.client import Client
 from mcphost.broker.request import Around, Request
 from mcphost.errors import CallTimeout, ServerError, UpstreamProtocolError
-from mcphost.protocol import bridge, jsonrpc
+from mcphost.protocol import bridge, jsonrpc, tasks
 from mcphost.protocol.bridge import Eras, Told
 from mcphost.protocol.events import ServerFacts
 from mcphost.protocol.inputs import STATE
 from mcphost.protocol.jsonrpc import Fields, Message
+from mcphost.protocol.methods import TASKS
 from mcphost.workers.hearing import Hearer
 from mcphost.workers.owners import Need
 from mcphost.workers.worker import Worker
@@ -79,8 +80,8 @@ async def send(
         hearer,
     )
     finished = Finished(eras, message, worker.facts, worker.instance)
-    # Its state is this process's: with `scope: call` it is kept until the client comes back.
-    worker.awaited = STATE in (finished.asks_for_input or {})
+    # Its state, or its task, is this process's: with `scope: call` it is kept until the client comes back.
+    worker.awaited = STATE in (finished.asks_for_input or {}) or _tells_of_task(request, finished)
     return finished
 
 
@@ -106,3 +107,9 @@ async def roundtrip(
 def _capabilities(client: Client) -> Raw:
     """What a modern server is told that the client can do: its own words, or what they come to in the newer era."""
     return client.capabilities if client.era == "modern" else client.declared.raw
+
+
+def _tells_of_task(request: Request, finished: Finished) -> bool:
+    if finished.eras.worker == "legacy" or finished.message.kind == "error":
+        return False
+    return request.inbound.method in TASKS or tasks.is_task(finished.message.body)

@@ -43,7 +43,9 @@ COMPLETE: Final = "completion/complete"
 # Results that carry caching hints on the modern face (2026-07-28, server/utilities/caching).
 CACHEABLE: Final = frozenset({*LISTS, "resources/read", "server/discover"})
 
-FORWARDED: Final = frozenset({*LISTS, *NAMED, COMPLETE})
+TASKS: Final = frozenset({"tasks/get", "tasks/update", "tasks/cancel"})  # an extension of 2026-07-28
+
+FORWARDED: Final = frozenset({*LISTS, *NAMED, *TASKS, COMPLETE})
 
 LISTEN: Final = "subscriptions/listen"  # 2026-07-28
 

@@ -111,8 +111,11 @@ async def test_discover_and_initialize_tell_the_features_that_are_carried(worker
         assert initialized["protocolVersion"] == "2025-11-25"
         changing = {"listChanged": True}
         features = {"tools": changing, "resources": {"subscribe": True, **changing}, "prompts": changing}
-        features |= {"completions": {}}
-        assert discovered["capabilities"] == initialized["capabilities"] == features
+        features |= {"completions": {}, "logging": {}}
+        assert initialized["capabilities"] == features
+        if worker_era in {"dual", "modern"}:  # tasks pass between two of the newer era only
+            features["extensions"] = {"io.modelcontextprotocol/tasks": {}}
+        assert discovered["capabilities"] == features
         assert initialized["serverInfo"]["name"] == "fixture"
         assert (await client.request("ping")).result == {}
 
