@@ -182,7 +182,7 @@ TWICE = {
     "a member of the metadata": CALL.replace(b'"row":"ID"', b'"row":"ID","progressToken":"a","progressToken":"b"'),
     "the version": CALL.replace(b"META", b'META,"io.modelcontextprotocol/protocolVersion":"2025-11-25"'),
     "the capabilities": CALL.replace(
-        b"META", b'META,"io.modelcontextprotocol/clientCapabilities":{"sampling":{}}'
+        b"META", b'META,"io.modelcontextprotocol/clientCapabilities":{"experimental":{}}'
     ),
     "the version in another spelling": CALL.replace(
         b"META", b'META,"io.modelcontextprotocol\\u002fprotocolVersion":"2026-07-28"'
