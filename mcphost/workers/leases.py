@@ -24,7 +24,7 @@ from mcphost.workers.seats import SETTLE_SECONDS, Origin, Seat
 from mcphost.workers.starting import PATIENCE_SECONDS
 from mcphost.workers.worker import Worker
 
-MAX_WAITING: Final = 1024  # calls that wait for a process to themselves; past that they are refused
+MAX_WAITING: Final = 256  # calls that wait for a process to themselves; past that they are refused
 
 MAIN: Final = 0  # the name of the seat that is the worker set's main process
 ALONE: Final = "alone"  # the kind of processes that others may use, too, as long as they do not need it alone
@@ -108,11 +108,12 @@ class Leases:
                 self._waiters.remove(waiter)
             elif waiter.seat is not None:
                 waiter.seat.give_back()
-            elif waiter.worker is not None:
+            elif waiter.worker is not None and waiter.has_main:
                 self._give_main_back(waiter.worker)
 
     def arrange(self) -> None:
         """Seat those who can be seated, start and end what is to be; to be called whenever something changed."""
+        self._admit_bound()
         waiters = list(self._waiters)
         seats = [self._view_of_main(), *(seat.view() for seat in self._seats.values())]
         limit = self._origin.settings.leases if self._tasks is not None else 0
@@ -125,6 +126,17 @@ class Leases:
             self._seats[name].end()
         for place in plan.start:
             self._begin_seat(waiters[place])
+
+    def _admit_bound(self) -> None:
+        """Let calls that only the main process can serve use it, where nobody can have it alone.
+
+        It may still log for a call that was cancelled, so until that is answered they go without log messages.
+        """
+        main = self._main()
+        if main is None or not main.unsettled or self._main_is_held:
+            return
+        for waiter in [each for each in self._waiters if each.pinned == main.instance]:
+            self._answer(waiter, main)
 
     def _view_of_main(self) -> seating.Seat:
         """The main process as one that calls may have alone; others use it meanwhile.
@@ -149,7 +161,7 @@ class Leases:
 
     def _give(self, waiter: "_Waiter", name: int) -> None:
         if name == MAIN:
-            self._main_is_held = True
+            self._main_is_held = waiter.has_main = True
             self._answer(waiter, self._main())
         else:
             waiter.seat = self._seats[name]
@@ -252,4 +264,5 @@ class _Waiter:
     answered: anyio.Event = field(default_factory=anyio.Event)
     worker: Worker | None = None
     seat: Seat | None = None
+    has_main: bool = False
     refusal: McpHostError = field(default_factory=lambda: WorkerUnavailable("the server ended"))

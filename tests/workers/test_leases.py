@@ -213,7 +213,11 @@ async def test_a_modern_main_process_that_may_still_log_for_a_cancelled_call_log
         async with workers.lease(LOGS) as worker, workers.lease(Need()) as shared:
             assert shared.pid == main.pid
             assert worker.pid != main.pid
-        assert ear.lines == []
+        async with workers.lease(Need(logs=True, instance=main.instance)) as bound:
+            assert bound.pid == main.pid
+            deaf = Ear()
+            assert words(await use(bound, "log_lines", deaf, tag="x", count=2)) == "2"
+        assert (ear.lines, deaf.lines) == ([], [])
 
 
 async def test_without_leases_what_a_server_asks_reaches_the_wrong_call() -> None:
