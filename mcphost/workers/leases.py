@@ -20,8 +20,8 @@ from mcphost.errors import CallFailure, McpHostError, Overloaded, StartFailed, W
 from mcphost.telemetry.logs import logger
 from mcphost.workers.ending import End
 from mcphost.workers.owners import Terms
-from mcphost.workers.seats import SETTLE_SECONDS, Origin, Seat
-from mcphost.workers.starting import PATIENCE_SECONDS
+from mcphost.workers.seats import SETTLE_SECONDS, Seat
+from mcphost.workers.starting import PATIENCE_SECONDS, Origin
 from mcphost.workers.worker import Worker
 
 MAX_WAITING: Final = 256  # calls that wait for a process to themselves; past that they are refused

@@ -6,69 +6,22 @@ starting ──ready──> idle <────quiet──── busy
 """
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from typing import Final
 
 import anyio
 
 from mcphost.decisions import seating
 from mcphost.decisions.seating import SeatState
-from mcphost.errors import CallFailure, McpHostError
-from mcphost.telemetry.logs import logger
+from mcphost.errors import CallFailure
 from mcphost.workers.ending import End, end_lost
 from mcphost.workers.lifetime import background_tasks
 from mcphost.workers.owners import Terms
 from mcphost.workers.settings import ServerSettings
-from mcphost.workers.spares import Spares
-from mcphost.workers.starting import Surroundings, turn
-from mcphost.workers.worker import Identity, Worker
+from mcphost.workers.starting import Origin
+from mcphost.workers.worker import Worker
 
 # What a server may take to answer what was cancelled. One that does not, as it may, is ended.
 SETTLE_SECONDS: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """What every process of a worker set is started from."""
-
-    identity: Identity
-    settings: ServerSettings
-    around: Surroundings
-    spares: Spares
-
-    async def start(self, terms: Terms) -> Worker:
-        """A ready worker, from a spare where there is one; counted, and logged.
-
-        Raises:
-            StartFailed: with the reason.
-        """
-        labels = self.identity.server, self.identity.tenant
-        started_at = anyio.current_time()
-        async with turn(self.around.starts):
-            spare = self.spares.claim()
-            try:
-                worker = await Worker.start(
-                    self.identity,
-                    self.settings,
-                    self.around.launcher,
-                    terms=terms,
-                    metrics=self.around.metrics,
-                    prepared=spare,
-                )
-            except McpHostError as error:
-                self.around.metrics.worker_started(*labels, error.reason)
-                raise
-        self.around.metrics.worker_started(*labels, "ready")
-        logger().info(
-            "worker_ready",
-            server=labels[0],
-            tenant=labels[1],
-            era=worker.facts.era,
-            pid=worker.pid,
-            seconds=round(anyio.current_time() - started_at, 3),
-            spare=spare is not None,
-        )
-        return worker
 
 
 class Seat:
@@ -130,16 +83,19 @@ class Seat:
         clean, end = False, None
         try:
             await anyio.sleep(wait)
-            self.worker = await origin.start(self._terms)
+            worker = await origin.start(self._terms, self._own)
             async with background_tasks() as watchers:
-                watchers.start_soon(self._watch, self.worker)
-                clean = await self._serve(self.worker, origin.settings)
+                watchers.start_soon(self._watch, worker)
+                clean = await self._serve(worker, origin.settings)
         finally:
             self._enter("ending")
             if self.worker is not None:
                 with anyio.CancelScope(shield=True):  # every wait inside is bounded
                     end = await _end(self.worker, clean=clean)
         return end
+
+    def _own(self, worker: Worker) -> None:
+        self.worker = worker
 
     async def _serve(self, worker: Worker, settings: ServerSettings) -> bool:
         """One call chain after the other; whether the last one left nothing behind."""

@@ -70,7 +70,7 @@ class ServerSettings:
     egress: Egress | None = None
     warm: int = 0  # processes kept ahead of need
     # Processes beside the main one, for calls that need one to themselves. 0 only in tests: all calls share the main
-    # process then, and what a server says without naming a request reaches the oldest, whosever it is.
+    # process then, which is told of everything that a client can be asked, and what names no call is mostly nobody's.
     leases: int = 4
     idle: Idle = field(default_factory=Idle)
 

@@ -1,6 +1,6 @@
 """Starting processes: what all worker sets of a runtime share, and whose turn it is."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -8,10 +8,15 @@ from typing import Final
 import anyio
 from msgspec import Raw
 
+from mcphost.errors import McpHostError
+from mcphost.telemetry.logs import logger
 from mcphost.telemetry.metrics import Metrics
 from mcphost.workers.lifetime import background_tasks
+from mcphost.workers.owners import Terms
 from mcphost.workers.process import Launcher
-from mcphost.workers.spares import SpareLane
+from mcphost.workers.settings import ServerSettings
+from mcphost.workers.spares import SpareLane, Spares
+from mcphost.workers.worker import Identity, Worker
 
 # A call that finds its server in back-off waits along if the wait is this short, else it is told to come again.
 PATIENCE_SECONDS: Final = 2.0
@@ -48,3 +53,50 @@ async def turn(starts: anyio.Semaphore) -> AsyncIterator[None]:
         async with background_tasks() as tasks:
             tasks.start_soon(give_back)
             yield
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What every process of a worker set is started from."""
+
+    identity: Identity
+    settings: ServerSettings
+    around: Surroundings
+    spares: Spares
+
+    async def start(self, terms: Terms, own: Callable[[Worker], None]) -> Worker:
+        """A ready worker, from a spare where there is one; counted, and logged.
+
+        `own` is called with it as soon as it is there, before anything else can be waited for.
+
+        Raises:
+            StartFailed: with the reason.
+        """
+        labels = self.identity.server, self.identity.tenant
+        started_at = anyio.current_time()
+        async with turn(self.around.starts):
+            spare = self.spares.claim()
+            try:
+                worker = await Worker.start(
+                    self.identity,
+                    self.settings,
+                    self.around.launcher,
+                    terms=terms,
+                    metrics=self.around.metrics,
+                    prepared=spare,
+                )
+            except McpHostError as error:
+                self.around.metrics.worker_started(*labels, error.reason)
+                raise
+            own(worker)
+        self.around.metrics.worker_started(*labels, "ready")
+        logger().info(
+            "worker_ready",
+            server=labels[0],
+            tenant=labels[1],
+            era=worker.facts.era,
+            pid=worker.pid,
+            seconds=round(anyio.current_time() - started_at, 3),
+            spare=spare is not None,
+        )
+        return worker

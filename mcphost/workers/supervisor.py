@@ -6,33 +6,27 @@ stopped ──call──> starting ──ready──> ready ──lost──> st
 """
 
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
-from typing import Final, Literal
+from typing import Literal
 
 import anyio
 
-from mcphost.decisions.placing import Place, Wants, place_of
 from mcphost.decisions.restart import Again, GiveUp, Rest, RestartBudget
-from mcphost.errors import McpHostError, Overloaded, WorkerFailed, WorkerGone, WorkerUnavailable
-from mcphost.protocol.asking import NOTHING
-from mcphost.protocol.versions import Era
+from mcphost.errors import McpHostError, WorkerFailed, WorkerUnavailable
 from mcphost.telemetry.logs import logger
 from mcphost.workers.ending import end_lost
 from mcphost.workers.hub import Hub
-from mcphost.workers.leases import ALONE, Leases
+from mcphost.workers.leases import Leases
+from mcphost.workers.lending import Lending
 from mcphost.workers.lifetime import background_tasks
-from mcphost.workers.owners import EVERYTHING, Need, Owner, Terms
-from mcphost.workers.seats import Origin
+from mcphost.workers.owners import Need, Owner
 from mcphost.workers.settings import ServerSettings
 from mcphost.workers.spares import Spares
-from mcphost.workers.starting import PATIENCE_SECONDS, Surroundings
+from mcphost.workers.starting import PATIENCE_SECONDS, Origin, Surroundings
 from mcphost.workers.worker import Identity, Worker
 
 State = Literal["starting", "ready", "draining", "stopping", "stopped", "backoff", "failed"]
-
-MAX_WAITING: Final = 1024  # calls that wait for a slot of one worker; past that they are refused
 
 
 class WorkerSet:
@@ -50,12 +44,8 @@ class WorkerSet:
         self.owner = owner
         self._around = around
         self._budget = RestartBudget(settings.restart)
-        self._slots = anyio.Semaphore(settings.concurrency)
-        self._waiting = 0
-        self._users = 0
         self._closed = False
         self._changed = anyio.Event()
-        self._used = anyio.Event()
         self._wanted = anyio.Event()
         self._resume_at = 0.0
         self.state: State = "stopped"
@@ -74,6 +64,7 @@ class WorkerSet:
         self.spares = spares
         self._origin = Origin(self.identity, settings, around, self.spares)
         self.leases = Leases(self._origin, lambda: self._usable)
+        self._lending = Lending(settings, owner, around.client_info, self.leases, self.ready)
         around.metrics.worker_state(*self._labels, old=None, new=self.state)
 
     def __repr__(self) -> str:
@@ -139,8 +130,7 @@ class WorkerSet:
                 raise WorkerUnavailable(message)
             await self._changed.wait()
 
-    @asynccontextmanager
-    async def lease(self, need: Need) -> AsyncIterator[Worker]:
+    def lease(self, need: Need) -> AbstractAsyncContextManager[Worker]:
         """A ready worker that does what a call needs, for as long as the block lasts: one call or one call chain.
 
         The caller bounds the wait.
@@ -151,83 +141,17 @@ class WorkerSet:
             WorkerGone: the process that the call was pinned to is no more.
             Overloaded: too many wait already.
         """
-        with self.hold():
-            main = await self.ready()
-            place = self._place(need, main.facts.era)
-            lent = self._together(need) if place == "together" else self._apart(place, need, main.facts.era)
-            async with lent as worker:
-                yield worker
+        return self._lending.lease(need)
 
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Be one of those for whom the workers of a session are kept: a subscription holds them as a call does."""
-        self._users += 1
-        self._used.set()
-        try:
-            yield
-        finally:
-            self._users -= 1
-            self._used.set()
+    def hold(self) -> AbstractContextManager[None]:
+        """Be one of those for whom the workers of a session are kept, as who has a lease is."""
+        return self._lending.presence.hold()
 
     async def wait_idle(self, seconds: float) -> None:
-        """Wait until nobody has used the set for so long."""
-        while True:
-            self._used = anyio.Event()
-            if self._users:
-                await self._used.wait()
-                continue
-            with anyio.move_on_after(seconds):
-                await self._used.wait()
-                continue
-            if not self.hub.is_wanted:
-                return
-
-    def _place(self, need: Need, era: Era) -> Place:
-        if not self.settings.leases:
-            return "together"
-        scope = self.settings.scope
-        if need.instance and self.leases.knows(need.instance):
-            return "fresh" if scope == "call" else "alone"
-        wants = Wants(need.declared != NOTHING, need.logs, need.chain)
-        return place_of(scope, wants, legacy=era == "legacy", one_client=self.owner.one_client)
-
-    @asynccontextmanager
-    async def _together(self, need: Need) -> AsyncIterator[Worker]:
-        with await self.slot():
-            worker = await self.ready()
-            if need.instance and need.instance != worker.instance:
-                raise WorkerGone
-            yield worker
-
-    def _apart(self, place: Place, need: Need, era: Era) -> AbstractAsyncContextManager[Worker]:
-        """A process that no other call of its kind has."""
-        info, pinned = self._around.client_info, need.instance
-        match place:
-            case "fresh":
-                terms = Terms(info, need.declared, logs=True, era=era)
-                return self.leases.take(object(), terms, pinned=pinned, once=True)
-            case "apart":
-                terms = Terms(info, need.declared, logs=True, era=era)
-                return self.leases.take(need.declared, terms, pinned=pinned)
-            case "alone":
-                return self.leases.take(ALONE, Terms(info, era=era), pinned=pinned)
-            case _:
-                return self.leases.take(ALONE, None, pinned=pinned)
-
-    async def slot(self) -> "_Slot":
-        """A place among the calls that one worker may have at once; to be used as a context manager.
-
-        Raises:
-            Overloaded: too many wait already.
-        """
-        if self._waiting >= MAX_WAITING:
-            raise Overloaded(f"{self._waiting} calls wait for this server", retry_after=1.0)
-        self._waiting += 1
-        try:
-            await self._slots.acquire()
-        finally:
-            self._waiting -= 1
-        return _Slot(self._slots.release)
+        """Wait until nobody has used the set for so long, and nobody listens."""
+        await self._lending.presence.wait_idle(seconds)
+        while self.hub.is_wanted:
+            await self._lending.presence.wait_idle(seconds)
 
     async def _serve_guarded(self) -> None:
         try:
@@ -242,35 +166,28 @@ class WorkerSet:
     async def _serve_one(self) -> None:
         self._enter("starting")
         try:
-            self.worker = await self._origin.start(self._terms)
-            self.hub.attach(self.worker)
+            worker = await self._origin.start(self._lending.terms, self._own)
         except McpHostError as error:
             await self._after_end(str(error), failed=True)
             return
         self.trouble = ""
-        self._show_layers({each["layer"]: each["state"] for each in self.worker.layers})
+        self._show_layers({each["layer"]: each["state"] for each in worker.layers})
         self.spares.renew()
         self._enter("ready")
-        why = await self.worker.wait_lost()
+        why = await worker.wait_lost()
         self.hub.detach()
         self.trouble = why
         self._enter("stopping")
-        ended = await end_lost(self.worker, why)
+        ended = await end_lost(worker, why)
         self._let_go()
         if ended.blameless:
             logger().warning("worker_ended", **self._keys, why=ended.why)
             return
         await self._after_end(ended.why, failed=ended.failed, was_ready=True)
 
-    @property
-    def _terms(self) -> Terms:
-        """On what the main worker is opened."""
-        info, owner = self._around.client_info, self.owner
-        if not self.settings.leases:
-            return Terms(info, EVERYTHING, logs=True)  # what names no request is still nobody's among several
-        if self.settings.scope == "session":
-            return Terms(info, owner.declared, logs=True, one_client=owner.one_client)
-        return Terms(info)
+    def _own(self, worker: Worker) -> None:
+        self.worker = worker
+        self.hub.attach(worker)
 
     @property
     def _usable(self) -> Worker | None:
@@ -332,16 +249,3 @@ class WorkerSet:
     @property
     def _keys(self) -> dict[str, object]:
         return {"server": self.identity.server, "tenant": self.identity.tenant}
-
-
-class _Slot:
-    """Holds one place until the block ends."""
-
-    def __init__(self, release: Callable[[], None]) -> None:
-        self._release = release
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        self._release()

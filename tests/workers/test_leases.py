@@ -220,16 +220,12 @@ async def test_a_modern_main_process_that_may_still_log_for_a_cancelled_call_log
         assert (ear.lines, deaf.lines) == ([], [])
 
 
-async def test_without_leases_what_a_server_asks_reaches_the_wrong_call() -> None:
+async def test_without_leases_two_calls_at_once_get_nothing_that_names_none() -> None:
     """The negative control of everything above; no policy can ask for it."""
     async with sets_of(legacy()) as (served, _):
         workers = change(served, leases=0)
-        patient, other = Ear(), Ear()
-        async with (
-            workers.lease(ASKED) as one,
-            workers.lease(ASKED) as two,
-            anyio.create_task_group() as tasks,
-        ):
+        patient, other = Ear(), Ear({"action": "accept", "content": {}})
+        async with workers.lease(ASKED) as one, workers.lease(ASKED) as two, anyio.create_task_group() as tasks:
             assert one.pid == two.pid
 
             async def wait() -> None:
@@ -237,10 +233,10 @@ async def test_without_leases_what_a_server_asks_reaches_the_wrong_call() -> Non
 
             tasks.start_soon(wait)
             await patient.heard.wait()
-            patient.answers.append({"action": "accept", "content": {"answer": "of another"}})
-            answer = (await use(two, "ask", other, message="name?"))["structuredContent"]
-            assert "of another" in str(answer)
-            assert other.questions == []
+            refused = (await use(two, "ask", other, message="name?"))["structuredContent"]
+            assert refused["error"]["code"] == 409
+            assert words(await use(two, "log_lines", other, tag="x", count=3)) == "3"
+            assert (patient.questions, patient.lines, other.questions, other.lines) == ([], [], [], [])
             tasks.cancel_scope.cancel()
 
 
