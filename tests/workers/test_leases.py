@@ -225,7 +225,11 @@ async def test_without_leases_two_calls_at_once_get_nothing_that_names_none() ->
     async with sets_of(legacy()) as (served, _):
         workers = change(served, leases=0)
         patient, other = Ear(), Ear({"action": "accept", "content": {}})
-        async with workers.lease(ASKED) as one, workers.lease(ASKED) as two, anyio.create_task_group() as tasks:
+        async with (
+            workers.lease(ASKED) as one,
+            workers.lease(ASKED) as two,
+            anyio.create_task_group() as tasks,
+        ):
             assert one.pid == two.pid
 
             async def wait() -> None:
