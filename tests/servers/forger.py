@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """A stdio MCP server that writes what its caller tells it to, byte by byte, and then answers properly.
 
-The tool `say` takes `lines` in base64; in each, ID stands for the call's id, TOKEN for its progress token. With `silent`
-the proper answer is left out, for the lines hold one. `--era legacy | modern`. Standard library only.
+The tool `say` takes `lines` in base64; in each, ID stands for the call's id, TOKEN for its progress token, LISTEN for
+the id of the newest `subscriptions/listen`. With `silent` the proper answer is left out, for the lines hold one; with `waits` it comes when a question of the lines was answered. `--era legacy | modern`. Standard library only.
 """
 
 import base64
@@ -19,6 +19,11 @@ CAPABILITIES = {
 }
 
 
+DONE = {"resultType": "complete", "content": [{"type": "text", "text": "done"}]}
+listening: list = [None]
+waiting: list = []
+
+
 def write(line: bytes) -> None:
     rest = memoryview(line + b"\n")
     while rest:
@@ -33,14 +38,19 @@ def say(message: dict, params: dict) -> None:
     arguments, token = params.get("arguments") or {}, (params.get("_meta") or {}).get("progressToken")
     for line in arguments.get("lines", ()):
         told = base64.b64decode(line).replace(b"ID", json.dumps(message["id"]).encode())
+        told = told.replace(b"LISTEN", json.dumps(listening[-1]).encode())
         write(told.replace(b"TOKEN", json.dumps(token).encode()))
-    if not arguments.get("silent"):
-        answer(message, {"resultType": "complete", "content": [{"type": "text", "text": "done"}]})
+    if arguments.get("waits"):
+        waiting.append(message)
+    elif not arguments.get("silent"):
+        answer(message, DONE)
 
 
 def receive(era: str, message: dict) -> None:
     method, params = message.get("method"), message.get("params") or {}
     if "id" not in message or method is None:
+        if method is None and waiting:
+            answer(waiting.pop(), DONE)
         return
     if method == "initialize" and era == "legacy":
         answer(message, {"protocolVersion": "2025-11-25", "capabilities": CAPABILITIES, "serverInfo": INFO})
@@ -51,6 +61,7 @@ def receive(era: str, message: dict) -> None:
     elif method == "tools/call":
         say(message, params)
     elif method == "subscriptions/listen":
+        listening.append(message["id"])
         meta = {"io.modelcontextprotocol/subscriptionId": message["id"]}
         granted = {"_meta": meta, "notifications": params.get("notifications")}
         told = {"method": "notifications/subscriptions/acknowledged", "params": granted}
