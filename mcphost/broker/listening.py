@@ -20,12 +20,14 @@ from mcphost.broker.endpoints import names_of, servers_of, shown_lists, together
 from mcphost.broker.faces import HANDSHAKE_SLACK_SECONDS
 from mcphost.broker.request import Around, Request, Tenant
 from mcphost.broker.targets import Targets
+from mcphost.broker.tasks import Tasks, check_declared
 from mcphost.decisions.identity import Principal
 from mcphost.errors import McpHostError, Overloaded
 from mcphost.protocol import jsonrpc, listening
 from mcphost.protocol.jsonrpc import Fields
 from mcphost.protocol.listening import NO_INTEREST, Heard, Interest
 from mcphost.protocol.naming import Names
+from mcphost.protocol.tasks import shown_members
 from mcphost.workers.subscription import Subscription
 
 # Each holds a connection, and a backlog while its client does not read. A client needs one or a few.
@@ -37,9 +39,10 @@ _BUSY_SECONDS: Final = 10.0
 class Listening:
     """Answers `subscriptions/listen`."""
 
-    def __init__(self, around: Around, targets: Targets) -> None:
+    def __init__(self, around: Around, targets: Targets, tasks: Tasks) -> None:
         self._around = around
         self._targets = targets
+        self._tasks = tasks
         self._streams: Counter[Principal] = Counter()
 
     def __repr__(self) -> str:
@@ -54,6 +57,8 @@ class Listening:
             WorkerUnavailable: there is no worker of the endpoint's only server.
         """
         wanted = listening.read_filter(request.inbound.params)
+        if wanted.tasks:
+            check_declared(request)
         with self._place(request.caller.principal):
             stream = _Stream(request)
             try:
@@ -114,8 +119,23 @@ class Listening:
             if request.tenant.permissions.allows(target.server, target.name):
                 uris[target.server].add(target.name)
                 stream.spelled[target.server, target.name] = uri
-        interests = {server: listening.of_kinds(kinds, frozenset(own)) for server, own in uris.items()}
+        tasks = self._watched(stream, request, wanted)
+        interests = {
+            server: listening.of_kinds(kinds, frozenset(own), frozenset(tasks.get(server, ())))
+            for server, own in uris.items()
+        }
         return {server: interest for server, interest in interests.items() if interest}
+
+    def _watched(self, stream: "_Stream", request: Request, wanted: Interest) -> dict[str, set[str]]:
+        """The tasks to watch at each server. One in a process beside the main one has to be asked about."""
+        tasks: dict[str, set[str]] = {}
+        for identifier in wanted.tasks:
+            place = self._tasks.find(request, identifier)
+            worker = place and self._around.pool.find(place.server, request.owner).worker
+            if place and worker and worker.instance == place.instance:
+                tasks.setdefault(place.server, set()).add(place.task)
+                stream.tasks[place.server, place.task] = identifier
+        return tasks
 
 
 class _Stream:
@@ -129,6 +149,9 @@ class _Stream:
         self.spelled: dict[
             tuple[str, str], str
         ] = {}  # as the client wrote a resource, by server and its own URI
+        self.tasks: dict[
+            tuple[str, str], str
+        ] = {}  # the client's id of a task, by server and the server's own
         self._kinds: Interest | None = None  # once acknowledged
 
     @property
@@ -152,13 +175,15 @@ class _Stream:
         granted = {server: self._parts[server].granted for server in self._settled & self._parts.keys()}
         kinds = listening.union(granted.values()).kinds
         uris = {self.spelled[server, uri] for server, part in granted.items() for uri in part.uris}
-        return listening.of_kinds(kinds, frozenset(uris))
+        tasks = {self.tasks[server, task] for server, part in granted.items() for task in part.tasks}
+        return listening.of_kinds(kinds, frozenset(uris), frozenset(tasks))
 
     def begin(self, acknowledged: Interest) -> None:
         """From now on the client is told, and only of what was acknowledged."""
         self._kinds = listening.of_kinds(acknowledged.kinds)
         for subscription in self._parts.values():
-            subscription.change(self._kinds | Interest(uris=subscription.granted.uris))
+            granted = subscription.granted
+            subscription.change(self._kinds | Interest(uris=granted.uris, tasks=granted.tasks))
 
     def deliver(self, server: str, heard: Heard) -> None:
         """Tell the client, unless it was not acknowledged yet or may not know."""
@@ -167,6 +192,11 @@ class _Stream:
             self._request.client.notify(listening.tagged(heard.method, params, self._request.inbound.id))
 
     def _told(self, server: str, heard: Heard) -> Fields | None:
+        if heard.task:
+            identifier = self.tasks.get((server, heard.task))
+            if identifier is None:
+                return None
+            return shown_members(heard.params, identifier, self._names, server)
         if not heard.uris:
             return heard.params
         spelled = self.spelled.get((server, heard.uris[0]))

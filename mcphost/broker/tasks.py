@@ -24,10 +24,11 @@ class Tasks:
     async def answer(self, request: Request) -> Raw:
         """What the process of the task says of it."""
         inbound = request.inbound
+        self._check_spoken(request)
         identifier = jsonrpc.text(inbound.params.get(tasks.TASK_ID))
         place = self.find(request, identifier)
         if place is None or identifier is None:
-            raise self._refusal(request)
+            raise _unknown()
         request.record.server = place.server
         params = {**inbound.params, tasks.TASK_ID: jsonrpc.raw(place.task)}
         try:
@@ -71,14 +72,25 @@ class Tasks:
         except TimeoutError:
             raise CallTimeout(seconds) from None
 
-    def _refusal(self, request: Request) -> DownstreamProtocolError:
-        """Of an id that is none: where no server has tasks, the method is what is unknown."""
-        workers = [
-            self._pool.find(server, request.owner).worker for server in servers_of(self._pool, request)
-        ]
-        if any(worker is None or tasks.declares(worker.facts.capabilities) for worker in workers):
-            return _unknown()
-        return DownstreamProtocolError(errors.METHOD_NOT_FOUND, "no server here has tasks")
+    def _check_spoken(self, request: Request) -> None:
+        """Refuse the method where no server has tasks, and a client that has not declared them."""
+        servers = servers_of(self._pool, request)
+        workers = [self._pool.find(server, request.owner).worker for server in servers]
+        if not any(worker is None or tasks.declares(worker.facts.capabilities) for worker in workers):
+            raise DownstreamProtocolError(errors.METHOD_NOT_FOUND, "no server here has tasks")
+        check_declared(request)
+
+
+def check_declared(request: Request) -> None:
+    """Refuse a client that has not declared the extension.
+
+    Raises:
+        DownstreamProtocolError: -32021.
+    """
+    if not tasks.declared(request.client.capabilities):
+        data: dict[str, object] = {"requiredCapabilities": {"extensions": {tasks.EXTENSION: {}}}}
+        message = "the tasks extension has to be declared"
+        raise DownstreamProtocolError(errors.MISSING_CLIENT_CAPABILITY, message, data=data)
 
 
 def _holder(request: Request) -> Holder:

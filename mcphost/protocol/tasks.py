@@ -79,6 +79,14 @@ def declares(capabilities: Mapping[str, Raw], extension: str = EXTENSION) -> boo
         return False
 
 
+def declared(capabilities: Raw) -> bool:
+    """Whether a client's capabilities name the extension; they are as the client wrote them."""
+    try:
+        return declares(jsonrpc.fields(capabilities))
+    except jsonrpc.Malformed:
+        return False
+
+
 def _members(result: Raw) -> Fields:
     try:
         return jsonrpc.fields(result, "result")

@@ -18,6 +18,7 @@ from harness import (
     token_of,
     until,
 )
+from listeners import listen
 
 pytestmark = pytest.mark.kernel
 
@@ -97,6 +98,26 @@ async def test_a_tool_may_ask_before_it_becomes_a_task() -> None:
         assert done["result"]["content"][0]["text"] == "Worked for Ada."
 
 
+@pytest.mark.parametrize(("path", "prefix"), [("fix", ""), ("/mcp", "fix__")])
+async def test_who_listens_is_told_of_its_own_tasks_under_the_ids_that_it_named(
+    path: str, prefix: str
+) -> None:
+    async with serving(make_policy({"fix": tasks_server()})) as served:
+        client = served.modern(path)
+        mine, other = [
+            (await call(client, f"{prefix}slow_compute", seconds=60)).result["taskId"] for _ in range(2)
+        ]
+        async with listen(client, {"taskIds": [mine, "forged"]}, **META) as ear:
+            assert ear.heard[0]["params"]["notifications"] == {"taskIds": [mine]}
+            for task in (other, mine):
+                await ask(client, "tasks/cancel", task)
+            await ear.wait_told(mine)
+            assert ear.told == [mine]
+            assert ear.heard[-1]["params"]["status"] == "cancelled"
+        async with listen(client, {"taskIds": [mine]}) as ear:
+            assert ear.heard[0]["error"]["code"] == -32021
+
+
 async def test_an_id_serves_nobody_else_and_no_other_endpoint() -> None:
     app = {
         "tokens": [
@@ -142,9 +163,13 @@ async def test_who_does_not_declare_tasks_waits_for_the_result_and_who_has_to_is
     async with serving(make_policy({"fix": tasks_server()})) as served:
         client = await served.client(client_era, "fix")
         assert (await client.call("slow_compute", seconds=0, label="x")).text == "computed x"
-        refused = await client.call("failing_job")
-        assert refused.error["code"] == -32021
-        assert refused.error["data"] == {"requiredCapabilities": {"extensions": EXTENSION}}
+        refusals = [await client.call("failing_job")]
+        if client_era == "modern":
+            methods = ("tasks/get", "tasks/update", "tasks/cancel")
+            refusals += [await client.request(method, {"taskId": "t"}) for method in methods]
+        for refused in refusals:
+            assert refused.error["code"] == -32021
+            assert refused.error["data"] == {"requiredCapabilities": {"extensions": EXTENSION}}
 
 
 async def test_where_no_server_has_tasks_they_do_not_exist(client_era: str) -> None:
