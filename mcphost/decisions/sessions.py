@@ -177,9 +177,14 @@ class Sessions(Generic[K]):
             session = self._reopened(identifier, principal, endpoint, now)
         elif not session.terms.belongs_to(principal, endpoint):
             raise SessionNotFound
-        session.used_at = now.monotonic
-        self._by_id.move_to_end(identifier)
+        self.touch(session, now.monotonic)
         return session
+
+    def touch(self, session: Session[K], now: float) -> None:
+        """Count a session's idle time from now on, `now` monotonic; one that has ended stays so."""
+        if session.id in self._by_id:
+            session.used_at = now
+            self._by_id.move_to_end(session.id)
 
     def end(self, session: Session[K]) -> None:
         """End a session and what its user attached to it."""

@@ -32,14 +32,15 @@ class Exchange:
         self._backlog: deque[bytes] = deque()
         self._backlog_bytes = 0
         self._news = anyio.Event()
+        self._room = anyio.Event()
         self._cancelled = False
         self._scope: anyio.CancelScope | None = None
         self.is_gone = False
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the client leaves so much unread that no more is kept for it."""
-        return self._backlog_bytes > MAX_BACKLOG_BYTES
+    async def wait_room(self) -> None:
+        """Wait while the client leaves so much unread that no more is kept for it; not for one that is gone."""
+        while self._backlog_bytes > MAX_BACKLOG_BYTES and not self.is_gone:
+            await self._room.wait()
 
     async def run(
         self, answer: Callable[[], Awaitable[Reply]], receive: Receive, on_gone: Callable[[], None]
@@ -99,6 +100,7 @@ class Exchange:
         self.is_gone = True
         self._backlog.clear()
         self._backlog_bytes = 0
+        self._room.set()
         on_gone()
 
     async def _stream(self) -> None:
@@ -118,4 +120,6 @@ class Exchange:
         while self._backlog:
             message = self._backlog.popleft()
             self._backlog_bytes -= len(message)
+            self._room.set()
+            self._room = anyio.Event()
             await self._events.write(sse.event(message))

@@ -97,7 +97,7 @@ class LegacyFace:
             return
         session = self._session(visit)
         if inbound.message.kind == "request":
-            await self._call(visit, session.attached, inbound)
+            await self._call(visit, session, inbound)
             return
         if inbound.method == "notifications/cancelled":
             # An unknown id is ignored, as the specification asks.
@@ -151,8 +151,9 @@ class LegacyFace:
         self._sessions.end(self._session(visit))
         await send_empty(visit.send, 200)
 
-    async def _call(self, visit: Visit, channel: Channel, inbound: Inbound) -> None:
+    async def _call(self, visit: Visit, session: Session[Channel], inbound: Inbound) -> None:
         """A disconnect is no cancellation in this era; `notifications/cancelled` is."""
+        channel = session.attached
         if inbound.id in channel.calls:
             raise BadHttp(400, "a request with this id is in flight in this session")
         exchange = Exchange(visit.send)
@@ -164,14 +165,15 @@ class LegacyFace:
             )
         finally:
             del channel.calls[inbound.id]
+            self._sessions.touch(session, anyio.current_time())
 
     async def listen(self, visit: Visit, lasting: Lasting) -> None:
         """Send the session's mail for as long as its client reads it: a GET stream, one for each session.
 
         It ends with the session, with the token that opened it, and when the runtime drains.
         """
-        channel = self._session(visit).attached
-        mail = channel.mail
+        session = self._session(visit)
+        channel, mail = session.attached, session.attached.mail
         if mail.is_read:
             raise BadHttp(409, "this session has its stream of messages already")
         self._broker.begin_session(visit.caller, channel.client())
@@ -180,3 +182,4 @@ class LegacyFace:
             await send_mail(mail, (visit.receive, visit.send), lasting)
         finally:
             mail.is_read = False
+            self._sessions.touch(session, anyio.current_time())

@@ -97,13 +97,11 @@ class Asker:
         """Send a request and wait for its answer, a result or an error. Cancelling this takes the request back.
 
         Raises:
-            CannotAsk: the stream is gone, or goes before the answer comes; its client reads nothing, or owes too many
-                answers.
+            CannotAsk: the stream is gone, or goes before the answer comes; or its client owes too many answers.
         """
+        await self._exchange.wait_room()
         if self._exchange.is_gone:
             raise CannotAsk("the client's stream is closed, so it cannot be asked")
-        if self._exchange.is_full:
-            raise CannotAsk("the client does not read its stream, so it cannot be asked")
         with self._questions.opened() as question:
             self._own.add(question)
             try:

@@ -17,6 +17,7 @@ from mcphost.errors import CannotAsk
 from mcphost.protocol import jsonrpc
 from mcphost.protocol.envelope import Inbound
 from mcphost.transports import questions
+from mcphost.transports.exchange import MAX_BACKLOG_BYTES
 
 PARAMS = jsonrpc.raw({"message": "name?\n"})
 
@@ -175,6 +176,24 @@ async def test_a_session_owes_no_more_answers_than_it_may(
                 await respond(client, (await anext(stream))["id"], result={})
             assert (await anext(stream))["result"] == {}
         assert reasons == ["the client has 2 questions open in this session"]
+
+
+async def test_questions_larger_than_what_may_wait_are_asked_one_after_another() -> None:
+    large = jsonrpc.raw({"messages": "x" * MAX_BACKLOG_BYTES})
+
+    async def ask_at_length(_: Inbound, client: Client) -> Raw:
+        async with anyio.create_task_group() as tasks:
+            for _number in range(3):
+                tasks.start_soon(client.ask, "sampling/createMessage", large)
+        return jsonrpc.EMPTY_OBJECT
+
+    async with fronting(ask_at_length) as fronted:
+        client = await fronted.legacy()
+        async with posted(client) as (_, stream):
+            asked = [await anext(stream) for _ in range(3)]
+            for each in asked:
+                await respond(client, each["id"], result={})
+            assert (await anext(stream))["result"] == {}
 
 
 async def test_modern_clients_are_not_asked_so() -> None:

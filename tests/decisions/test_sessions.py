@@ -401,6 +401,17 @@ def test_a_session_in_use_does_not_keep_a_younger_idle_one_alive() -> None:
     assert used(sessions, first.id, at=11.0) is first
 
 
+def test_idle_time_counts_from_the_end_of_a_call_and_an_ended_session_stays_ended() -> None:
+    sessions = table()
+    session = begun(sessions)
+    sessions.touch(session, 9.0)
+    sessions.expire(11.0)
+    assert len(sessions) == 1
+    sessions.end(session)
+    sessions.touch(session, 12.0)
+    assert len(sessions) == 0
+
+
 def test_the_next_expiry_is_that_of_the_least_recently_used() -> None:
     sessions = table()
     assert sessions.next_expiry(5.0) == 10.0
