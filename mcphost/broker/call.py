@@ -51,6 +51,11 @@ class Call:
         return client.era == "modern" and bool(client.declared.parts) and self.method in ASKABLE
 
     @property
+    def is_repeated(self) -> bool:
+        """Whether it brings answers or a state, on which its result depends (2026-07-28, server/utilities/caching)."""
+        return not {RESPONSES, STATE}.isdisjoint(self.request.inbound.params)
+
+    @property
     def uri(self) -> Raw | None:
         """The resource that the client asked for, by its own name of it; None where it asked for something else."""
         return self.request.inbound.params.get("uri")

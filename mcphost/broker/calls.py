@@ -146,6 +146,7 @@ class Calls:
             finished.eras,
             server_info=self._around.info,
             extended=bridge.share_extension(client.capabilities, finished.facts.capabilities),
+            may_be_kept=not call.is_repeated,
         )
 
     def _asked(self, call: Call, finished: Finished) -> Raw | None:

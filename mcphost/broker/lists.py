@@ -98,7 +98,7 @@ class Lists:
 
     async def _merged(self, request: Request, method: ListMethod, start: Position | None) -> Raw:
         """One page of what all servers of the endpoint list together."""
-        gathered = await self._gathered(request)
+        gathered, whole = await self._gathered(request)
         names = names_of(request)
         parts = [
             catalog.exposed(server, self._shown(request, server, method, found.items), method, names)
@@ -115,6 +115,9 @@ class Lists:
         if following is not None:
             members[_NEXT] = self._sealed(request, following)
         if request.inbound.era == "modern":
+            # As long as the shortest-lived part; what lacks a part is asked for again at once.
+            terms = [found.ttl_ms for found in gathered.values() if found.ttl_ms is not None]
+            members["ttlMs"] = jsonrpc.raw(min(terms, default=0) if whole else 0)
             members = bridge.modern_result(request.inbound.method, members, self._around.info)
         return jsonrpc.raw(members)
 
@@ -135,8 +138,8 @@ class Lists:
                 usable.append((name, item))
         return usable
 
-    async def _gathered(self, request: Request) -> dict[str, catalog.Gathered]:
-        """Each server's list, in the policy's order, without those that have none to give now.
+    async def _gathered(self, request: Request) -> tuple[dict[str, catalog.Gathered], bool]:
+        """Each server's list, in the policy's order, without those that have none to give now; and whether all have.
 
         Raises:
             McpHostError: a server is down, and the route wants all or nothing.
@@ -159,7 +162,7 @@ class Lists:
         await together(gather, names)
         if failed and not request.caller.route.skips_down:
             raise failed[0]
-        return {name: found[name] for name in names if name in found}
+        return {name: found[name] for name in names if name in found}, not failed
 
 
 def _unknown_cursor() -> DownstreamProtocolError:

@@ -90,10 +90,19 @@ def to_worker(
     return carried
 
 
-def to_client(method: str, result: Raw, eras: Eras, *, server_info: Raw, extended: bool = False) -> Raw:
+def to_client(
+    method: str,
+    result: Raw,
+    eras: Eras,
+    *,
+    server_info: Raw,
+    extended: bool = False,
+    may_be_kept: bool = True,
+) -> Raw:
     """The result that a client of its era is given.
 
     `extended` says that client and server share an extension, so that a type of result that we do not know is theirs.
+    One that may not be kept is stale at once, whatever the server grants.
 
     Raises:
         UpstreamProtocolError: the server's result is none, or does not complete the request.
@@ -109,6 +118,8 @@ def to_client(method: str, result: Raw, eras: Eras, *, server_info: Raw, extende
             raise UpstreamProtocolError(f"the server did not complete the call: its answer is {kind[:100]!r}")
         if eras.client == "legacy":
             return jsonrpc.raw(_without_modern(members))
+        if not may_be_kept:
+            members.pop("ttlMs", None)
         return jsonrpc.raw(modern_result(method, members, server_info, kind))
     except jsonrpc.Malformed as error:
         raise UpstreamProtocolError(f"the server answered with a malformed result: {error}") from None

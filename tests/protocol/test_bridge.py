@@ -340,3 +340,16 @@ def test_error_32042_of_a_legacy_server_stands_for_questions_by_url() -> None:
 @pytest.mark.parametrize("data", [b"", b"5", b"{}", b'{"elicitations":[]}', b'{"elicitations":[1]}'])
 def test_error_32042_without_questions_stands_for_none(data: bytes) -> None:
     assert bridge.elicitations(ErrorObject(-32042, "more", Raw(data))) is None
+
+
+def test_what_depends_on_answers_is_stale_at_once_whatever_its_server_grants() -> None:
+    result = jsonrpc.raw({"contents": [], "ttlMs": 60_000})
+    for may_be_kept, ttl_ms in ((True, 60_000), (False, 0)):
+        shown = bridge.to_client(
+            "resources/read",
+            result,
+            bridge.Eras("modern", "modern"),
+            server_info=jsonrpc.EMPTY_OBJECT,
+            may_be_kept=may_be_kept,
+        )
+        assert jsonrpc.fields(shown)["ttlMs"] == jsonrpc.raw(ttl_ms)
