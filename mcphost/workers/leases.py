@@ -19,7 +19,7 @@ from mcphost.decisions.restart import Again, GiveUp, RestartBudget
 from mcphost.errors import CallFailure, McpHostError, Overloaded, StartFailed, WorkerGone, WorkerUnavailable
 from mcphost.telemetry.logs import logger
 from mcphost.workers.ending import End
-from mcphost.workers.owners import Terms
+from mcphost.workers.owners import Need, Terms
 from mcphost.workers.seats import SETTLE_SECONDS, Seat
 from mcphost.workers.starting import PATIENCE_SECONDS, Origin
 from mcphost.workers.worker import Worker
@@ -68,7 +68,7 @@ class Leases:
 
     def knows(self, instance: str) -> bool:
         """Whether one of the processes beside the main one has this name."""
-        return any(seat.is_instance(instance) for seat in self._seats.values())
+        return bool(instance) and any(seat.is_instance(instance) for seat in self._seats.values())
 
     def shown(self) -> list[dict[str, object]]:
         """The processes, for the operator."""
@@ -80,12 +80,12 @@ class Leases:
 
     @asynccontextmanager
     async def take(
-        self, kind: Hashable, terms: Terms | None, *, pinned: str = "", once: bool = False
+        self, kind: Hashable, terms: Terms | None, need: Need, *, once: bool = False
     ) -> AsyncIterator[Worker]:
         """A process of a kind, alone, for as long as the block lasts.
 
-        One that is started for it is opened on `terms`; without any there is only the main one. `pinned` names the
-        instance that it has to be. With `once` the process serves this call chain only.
+        One that is started for it is opened on `terms`; without any there is only the main one. With `once` the process
+        serves this call chain only.
 
         Raises:
             WorkerUnavailable: there will be none soon.
@@ -95,7 +95,7 @@ class Leases:
         """
         if len(self._waiters) >= MAX_WAITING:
             raise Overloaded(f"{len(self._waiters)} calls wait for a process of this server", retry_after=1.0)
-        waiter = _Waiter(kind, terms, pinned, once)
+        waiter = _Waiter(kind, terms, need, once)
         self._waiters.append(waiter)
         try:
             self.arrange()
@@ -110,6 +110,35 @@ class Leases:
                 waiter.seat.give_back()
             elif waiter.worker is not None and waiter.has_main:
                 self._give_main_back(waiter.worker)
+
+    @asynccontextmanager
+    async def join(self, kind: Hashable, terms: Terms, need: Need) -> AsyncIterator[Worker | None]:
+        """A process of a kind for a request that hears nothing, with others where that costs them nothing.
+
+        None where there is none and none can be had at once: calls that need one to themselves come first.
+
+        Raises:
+            StartFailed, WorkerUnavailable, WorkerGone: as `take`.
+        """
+        host = next(
+            (seat for seat in self._seats.values() if seat.takes_guests and _suits(seat, kind, need)), None
+        )
+        if host is not None:
+            with host.visit() as worker:
+                yield worker
+        elif need.instance or self._can_be_had(kind):
+            async with self.take(kind, terms, need) as worker:
+                yield worker
+        else:
+            yield None
+
+    def _can_be_had(self, kind: Hashable) -> bool:
+        """Whether a process of a kind is free, or a place for one, and nobody waits."""
+        if self._waiters:
+            return False
+        seats = self._seats.values()
+        free = any(seat.is_free or (seat.state, seat.kind) == ("starting", kind) for seat in seats)
+        return free or len(seats) < self._origin.settings.leases
 
     def arrange(self) -> None:
         """Seat those who can be seated, start and end what is to be; to be called whenever something changed."""
@@ -135,7 +164,7 @@ class Leases:
         main = self._main()
         if main is None or not main.unsettled or self._main_is_held:
             return
-        for waiter in [each for each in self._waiters if each.pinned == main.instance]:
+        for waiter in [each for each in self._waiters if each.need.instance == main.instance]:
             self._answer(waiter, main)
 
     def _view_of_main(self) -> seating.Seat:
@@ -151,12 +180,12 @@ class Leases:
         return seating.Seat(MAIN, ALONE if alone else None, state, fixed=True)
 
     def _wish(self, waiter: "_Waiter") -> seating.Waiter:
-        if not waiter.pinned:
+        if not waiter.need.instance:
             return seating.Waiter(waiter.kind)
         main = self._main()
-        if main is not None and main.instance == waiter.pinned:
+        if main is not None and main.instance == waiter.need.instance:
             return seating.Waiter(waiter.kind, MAIN)
-        names = [seat.name for seat in self._seats.values() if seat.is_instance(waiter.pinned)]
+        names = [seat.name for seat in self._seats.values() if seat.is_instance(waiter.need.instance)]
         return seating.Waiter(waiter.kind, names[0] if names else -1)
 
     def _give(self, waiter: "_Waiter", name: int) -> None:
@@ -165,7 +194,7 @@ class Leases:
             self._answer(waiter, self._main())
         else:
             waiter.seat = self._seats[name]
-            self._answer(waiter, waiter.seat.take(once=waiter.once))
+            self._answer(waiter, waiter.seat.take(once=waiter.once, logs=waiter.need.logs))
 
     def _answer(self, waiter: "_Waiter", answer: Worker | McpHostError | None) -> None:
         self._waiters.remove(waiter)
@@ -253,13 +282,17 @@ class Leases:
         return {"server": self._origin.identity.server, "tenant": self._origin.identity.tenant}
 
 
+def _suits(seat: Seat, kind: Hashable, need: Need) -> bool:
+    return seat.is_instance(need.instance) if need.instance else seat.kind == kind
+
+
 @dataclass(slots=True, eq=False)
 class _Waiter:
     """A call that waits for a process, and what it got: a worker, with its seat unless it is the main one, or a refusal."""
 
     kind: Hashable
     terms: Terms | None
-    pinned: str
+    need: Need
     once: bool
     answered: anyio.Event = field(default_factory=anyio.Event)
     worker: Worker | None = None

@@ -60,6 +60,26 @@ class Lending:
             async with lent as worker:
                 yield worker
 
+    @asynccontextmanager
+    async def share(self, need: Need) -> AsyncIterator[Worker]:
+        """See `WorkerSet.share`."""
+        with self.presence.hold():
+            main = await self._ready()
+            if self._depends_on_client(need, main.facts.era):
+                told = Terms(self._client_info, need.declared, logs=True, era=main.facts.era)
+                async with self._leases.join(need.declared, told, need) as worker:
+                    if worker is not None:
+                        yield worker
+                        return
+            async with self._together(need) as worker:
+                yield worker
+
+    def _depends_on_client(self, need: Need, era: Era) -> bool:
+        """Whether another process than the main one may have other things to list, or made what is asked for."""
+        if not self._settings.leases or self._settings.scope in {"session", "call"} or era == "modern":
+            return self._leases.knows(need.instance)
+        return need.declared != NOTHING or self._leases.knows(need.instance)
+
     def _place(self, need: Need, era: Era) -> Place:
         if not self._settings.leases:
             return "together"
@@ -79,14 +99,13 @@ class Lending:
 
     def _apart(self, place: Place, need: Need, era: Era) -> AbstractAsyncContextManager[Worker]:
         """A process that no other call of its kind has."""
-        pinned = need.instance
         told = Terms(self._client_info, need.declared, logs=True, era=era)
         match place:
             case "fresh":
-                return self._leases.take(object(), told, pinned=pinned, once=True)
+                return self._leases.take(object(), told, need, once=True)
             case "apart":
-                return self._leases.take(need.declared, told, pinned=pinned)
+                return self._leases.take(need.declared, told, need)
             case "alone":
-                return self._leases.take(ALONE, Terms(self._client_info, era=era), pinned=pinned)
+                return self._leases.take(ALONE, Terms(self._client_info, era=era), need)
             case _:
-                return self._leases.take(ALONE, None, pinned=pinned)
+                return self._leases.take(ALONE, None, need)

@@ -5,7 +5,8 @@ starting ──ready──> idle <────quiet──── busy
     └──> ending <────┴────────────────────┘
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import anyio
@@ -36,6 +37,8 @@ class Seat:
         self._changed = anyio.Event()
         self._returned = False
         self._once = False
+        self._logs = False  # whether who has it wants log messages
+        self._guests = 0
         self.state: SeatState = "starting"
         self.worker: Worker | None = None
 
@@ -55,10 +58,11 @@ class Seat:
         """Whether its process has this name."""
         return self.worker is not None and self.worker.instance == instance
 
-    def take(self, *, once: bool) -> Worker:
+    def take(self, *, once: bool, logs: bool) -> Worker:
         """Have it. With `once` nobody else will, and it ends with the call chain."""
         assert self.worker is not None  # noqa: S101 - only an idle one is taken
         self._once = once
+        self._logs = logs
         self._returned = False
         self._enter("busy")
         return self.worker
@@ -67,6 +71,30 @@ class Seat:
         """It is the caller's no longer."""
         self._returned = True
         self._wake()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it is nobody's, or will be as soon as it is quiet."""
+        return self.state == "idle" or (self.state == "busy" and self._returned and not self._guests)
+
+    @property
+    def takes_guests(self) -> bool:
+        """Whether somebody has it whom a request of another's beside costs nothing.
+
+        A legacy server's log message could then belong to either, and would reach neither.
+        """
+        return self.state == "busy" and not (self._returned or self._once or self._logs)
+
+    @contextmanager
+    def visit(self) -> Iterator[Worker]:
+        """Use it beside who has it, for requests that hear nothing. The next does not get it before the block ends."""
+        assert self.worker is not None  # noqa: S101 - only a busy one takes guests
+        self._guests += 1
+        try:
+            yield self.worker
+        finally:
+            self._guests -= 1
+            self._wake()
 
     def end(self) -> None:
         """It is wanted no longer; for one that is idle."""
@@ -106,7 +134,7 @@ class Seat:
                 await self._wait_while(lambda: self.state == "idle")
             if self.state != "busy":
                 return True
-            await self._wait_while(lambda: not self._returned)
+            await self._wait_while(lambda: not self._returned or self._guests > 0)
             if not await self._is_clean(worker):
                 return False
             if self._once and not worker.awaited:

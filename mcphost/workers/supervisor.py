@@ -143,6 +143,17 @@ class WorkerSet:
         """
         return self._lending.lease(need)
 
+    def share(self, need: Need) -> AbstractAsyncContextManager[Worker]:
+        """A ready worker for requests that hear nothing, together with others: lists, and what completes arguments.
+
+        Legacy servers may offer other things to clients that can be asked, so where `need` says that one can, it is a
+        process that was told so; the main one only if no such process can be had at once.
+
+        Raises:
+            As `lease`.
+        """
+        return self._lending.share(need)
+
     def hold(self) -> AbstractContextManager[None]:
         """Be one of those for whom the workers of a session are kept, as who has a lease is."""
         return self._lending.presence.hold()

@@ -281,3 +281,61 @@ async def test_the_operator_sees_which_processes_are_lent() -> None:
                 (shown,) = (await admin.get("/servers")).json()["workers"]
                 assert shown["scope"] == "tenant"
                 assert shown["leased"] == [{"pid": worker.pid, "state": "busy", "reserved": False}]
+
+
+# Offers a tool more to clients that can be asked, as the reference server does.
+CHOOSY = """
+import json, os, sys
+def answer(asked, result): print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}), flush=True)
+for line in sys.stdin:
+    asked = json.loads(line)
+    match asked.get("method"):
+        case "initialize":
+            names = ["always", *asked["params"]["capabilities"]]
+            answer(asked, {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": {"name": "c"}})
+        case "tools/list":
+            answer(asked, {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in names]})
+        case "ping": answer(asked, {})
+"""
+
+
+async def listed(workers: Any, need: Need) -> tuple[int, list[str]]:
+    """Which process lists, and what."""
+    async with workers.share(need) as worker:
+        return worker.pid, [
+            str(item["name"], "utf8").strip('"') for item in (await worker.list_all("tools/list")).items
+        ]
+
+
+async def test_lists_of_a_client_that_can_be_asked_come_from_a_process_that_was_told_so() -> None:
+    choosy = {"command": "python3", "args": ["-c", CHOOSY], "leases": 1}
+    async with sets_of(make_policy({"fix": choosy})) as (_, workers):
+        main = (await workers.ready()).pid
+        assert await listed(workers, Need()) == (main, ["always"])
+        told, names = await listed(workers, Need(FORMS))
+        assert names == ["always", "elicitation"]
+        async with workers.lease(ASKED) as worker:
+            assert worker.pid == told
+            assert await listed(workers, Need(FORMS)) == (told, names)
+            assert await listed(workers, Need(instance=worker.instance)) == (told, names)
+            assert await listed(workers, Need(ROOTS)) == (main, ["always"])
+        async with workers.lease(Need(FORMS, logs=True, chain=True)) as logging:
+            assert logging.pid == told
+            assert (await listed(workers, Need(FORMS)))[
+                0
+            ] == main  # a list beside it would cost it its log messages
+        assert (await listed(workers, Need(ROOTS)))[1] == ["always", "roots"]
+        assert not alive(told)
+
+
+async def test_a_process_is_not_given_to_the_next_before_a_list_beside_the_last_one_has_ended() -> None:
+    async with sets_of(legacy(leases=1)) as (_, workers), anyio.create_task_group() as tasks:
+        first, second = Holder(tasks, workers, ASKED), Holder(tasks, workers, ASKED)
+        one = await first.has_it()
+        async with workers.share(Need(FORMS)) as beside:
+            assert beside.pid == one.pid
+            await first.let_go()
+            await anyio.wait_all_tasks_blocked()
+            assert not second.got.is_set()
+        assert (await second.has_it()).pid == one.pid
+        await second.let_go()
