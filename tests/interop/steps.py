@@ -91,7 +91,7 @@ READS = frozenset({"read", "unknown resource", "prompt"})
 ERRORS = frozenset({"tool error", "unknown tool"})
 CHANGES = both("updates", "changes")
 ASKED = both("elicitation", "sampling", "roots", "logs")
-WHOLE = CALLS | LISTS | READS | ERRORS | ASKED | {"version", "call alone", "completion", "progress"}
+WHOLE = CALLS | LISTS | READS | ERRORS | ASKED | CHANGES | {"version", "call alone", "completion", "progress"}
 
 # What the manual calls the things that are tried, and the steps that show each. Agents are a matter of frameworks.
 FEATURES = {
@@ -108,4 +108,6 @@ FEATURES = {
     "sampling": both("sampling"),
     "roots": both("roots"),
     "logs": both("logs"),
+    "updates of resources": both("updates"),
+    "changes of lists": both("changes"),
 }

@@ -17,6 +17,8 @@ from interop.steps import (
     AT_EVERYTHING,
     AT_PERSONAL,
     DOCUMENT,
+    DYNAMIC,
+    WATCHED,
     Visit,
     at_all,
     at_modern,
@@ -203,6 +205,16 @@ def test_a_client_gets_the_log_message_of_a_legacy_server_during_its_call(seen, 
 @pytest.mark.parametrize("client", trying("modern logs"))
 def test_a_client_gets_its_own_log_messages_of_a_modern_server_in_order(seen, client):
     assert seen(client, "modern logs") == [f"{client}:{number}" for number in range(3)]
+
+
+@pytest.mark.parametrize(("client", "step"), asking("updates"))
+def test_a_client_is_told_that_a_resource_was_updated(seen, client, step):
+    assert seen(client, step) == (DYNAMIC if step.startswith("legacy") else WATCHED)
+
+
+@pytest.mark.parametrize(("client", "step"), asking("changes"))
+def test_a_client_is_told_that_a_list_has_changed(seen, client, step):
+    assert seen(client, step)
 
 
 async def test_what_a_server_keeps_in_data_outlives_its_worker(product, place):
