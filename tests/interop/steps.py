@@ -11,6 +11,7 @@ from interop.catalogue import REAL, Place
 Step = list[object]
 
 DOCUMENT = "demo://resource/static/document/architecture.md"
+ELSEWHERE = "https://example.com/"
 DYNAMIC = "demo://resource/dynamic/text/1"
 WATCHED = "test://watched-resource"
 
@@ -58,6 +59,8 @@ PACKED = {"name": "a.gz", "data": "data:text/plain,a", "outputType": "resourceLi
 
 AT_PERSONAL: dict[str, Step] = {
     "legacy elicitation": ["call", "trigger-elicitation-request", {}],
+    "legacy url": ["call", "trigger-url-elicitation", {"url": ELSEWHERE}],
+    "legacy url before": ["call", "trigger-url-elicitation", {"url": f"{ELSEWHERE}again", "errorPath": True}],
     "legacy sampling": ["call", "trigger-sampling-request", {"prompt": "go on"}],
     "legacy roots": ["call", "get-roots-list", {}],
     "legacy logs": ["logs", "debug", "toggle-simulated-logging", {}],
@@ -90,7 +93,7 @@ LISTS = frozenset({"tools", "resources", "templates", "prompts"})
 READS = frozenset({"read", "unknown resource", "prompt"})
 ERRORS = frozenset({"tool error", "unknown tool"})
 CHANGES = both("updates", "changes")
-ASKED = both("elicitation", "sampling", "roots", "logs")
+ASKED = both("elicitation", "sampling", "roots", "logs") | {"legacy url", "legacy url before"}
 WHOLE = CALLS | LISTS | READS | ERRORS | ASKED | CHANGES | {"version", "call alone", "completion", "progress"}
 
 # What the manual calls the things that are tried, and the steps that show each. Agents are a matter of frameworks.
@@ -105,6 +108,7 @@ FEATURES = {
     "completion": {"completion"},
     "progress": {"progress"},
     "elicitation": both("elicitation"),
+    "elicitation by URL": {"legacy url", "legacy url before"},
     "sampling": both("sampling"),
     "roots": both("roots"),
     "logs": both("logs"),

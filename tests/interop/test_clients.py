@@ -12,12 +12,13 @@ import anyio
 import pytest
 
 from interop.catalogue import FAILING, LIMITS, REAL, Place, make_repository, node_program, person, policy_for
-from interop.clients import CLIENT_SECONDS, RUNS, drive, trying
+from interop.clients import CLIENT_SECONDS, MODERN, RUNS, drive, trying
 from interop.steps import (
     AT_EVERYTHING,
     AT_PERSONAL,
     DOCUMENT,
     DYNAMIC,
+    ELSEWHERE,
     WATCHED,
     Visit,
     at_all,
@@ -184,6 +185,22 @@ def asking(what: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("client", "step"), asking("elicitation"))
 def test_a_client_fills_in_the_form_of_a_server(seen, client, step):
     assert client in seen(client, step)["text"]
+
+
+@pytest.mark.parametrize("client", trying("legacy url"))
+def test_a_client_sends_its_user_elsewhere_for_a_server(seen, client):
+    assert ELSEWHERE in seen(client, "legacy url")["text"]
+
+
+@pytest.mark.parametrize("client", trying("legacy url before"))
+def test_a_call_that_needs_a_visit_elsewhere_is_repeated_after_it_or_refused_with_the_reason(outcome, client):
+    """A modern client is asked and calls again by itself; a legacy one gets the error that its revision has for it."""
+    gave = outcome(client, "legacy url before")
+    if RUNS[client].revision == MODERN:
+        assert f"{ELSEWHERE}again" in gave["got"]["text"]
+    else:
+        assert "browser-based authorization" in gave["error"]["message"]
+        assert gave["error"]["code"] in {-32042, None}
 
 
 @pytest.mark.parametrize(("client", "step"), asking("sampling"))

@@ -19,6 +19,8 @@ async def log(message):
 
 
 async def elicit(_message, _kind, params, _context):
+    if params.mode == "url":
+        return types.ElicitResult(action="accept")
     return asked.form(params.requested_schema)
 
 

@@ -23,6 +23,8 @@ async def note(progress, _total, _message, _context):
 
 
 async def elicit(_mcp_context, params, _context):
+    if params.mode == "url":
+        return ElicitResult(action="accept")
     return ElicitResult(action="accept", content=asked.form(params.requestedSchema))
 
 

@@ -3,6 +3,7 @@
 from contextlib import asynccontextmanager
 
 import anyio
+import mcp_types as types
 from pydantic_ai import Agent
 from pydantic_ai.mcp import MCPToolset
 from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart, ToolReturnPart
@@ -23,6 +24,8 @@ async def note(progress, _total, _message):
 
 
 async def elicit(_message, _kind, params, _context):
+    if params.mode == "url":
+        return types.ElicitResult(action="accept")
     return asked.form(params.requested_schema)
 
 

@@ -19,6 +19,8 @@ async def log(params):
 
 
 async def elicit(_context, params):
+    if params.mode == "url":
+        return types.ElicitResult(action="accept")
     return types.ElicitResult(action="accept", content=asked.form(params.requestedSchema))
 
 

@@ -24,6 +24,8 @@ async def log(params):
 
 
 async def elicit(_context, params):
+    if params.mode == "url":
+        return types.ElicitResult(action="accept")
     return types.ElicitResult(action="accept", content=asked.form(params.requested_schema))
 
 

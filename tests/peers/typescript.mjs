@@ -17,7 +17,7 @@ async function connect({ url, token, answer }) {
   const client = new Client(
     { name: "typescript", version: "1.0.0" },
     {
-      capabilities: answer ? { elicitation: { form: {} }, sampling: {}, roots: {} } : {},
+      capabilities: answer ? { elicitation: { form: {}, url: {} }, sampling: {}, roots: {} } : {},
       versionNegotiation: { mode: TASK.mode },
     },
   );
@@ -31,6 +31,7 @@ async function connect({ url, token, answer }) {
 
   if (answer) {
     answers("elicitation/create", "ElicitRequestSchema", async ({ params }) => {
+      if (params.mode === "url") return { action: "accept" };
       const [field] = params.requestedSchema.required;
       return { action: "accept", content: { [field]: answer } };
     });
