@@ -86,11 +86,11 @@ class Calls:
         request.record.server, request.record.name = target.server, target.name
         if not request.tenant.permissions.allows(target.server, target.name):
             raise Forbidden(f"not allowed: {target.server}/{target.name}")
-        await self._mirroring.check(request, target, params)
         if returning is not None and returning.handle.server != target.server:
             raise refused()
         timeouts = self._pool.servers[target.server].timeouts
         seconds = timeouts.for_tool(target.name) if inbound.method == "tools/call" else timeouts.call
+        await self._mirroring.check(request, target, params, seconds)
         request.record.tool_called = inbound.method == "tools/call"
         if returning is not None and returning.conversation is not None:
             return await self._resumed(Call(request, target, params, seconds), returning.handle)

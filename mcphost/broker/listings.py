@@ -65,8 +65,17 @@ class Listings:
         gathered, _ = await self._read(workers, method)
         return gathered
 
-    async def current(self, workers: WorkerSet, method: str, suffices: Callable[[Listing], bool]) -> Listing:
+    async def current(
+        self,
+        workers: WorkerSet,
+        method: str,
+        suffices: Callable[[Listing], bool],
+        *,
+        seconds: float | None = None,
+    ) -> Listing:
         """The listing of the process that runs now; read again where what is known does not suffice.
+
+        Who waits for this server alone gives the seconds that it has; otherwise `Patience` does.
 
         Raises:
             McpHostError: as `gather`.
@@ -78,17 +87,20 @@ class Listings:
             listing = _fresh(known, workers)
             if listing is not None and (suffices(listing) or _is_young(listing)):
                 return listing
-            _, listing = await self._read(workers, method)
+            _, listing = await self._read(workers, method, seconds)
             return listing
 
     def last(self, workers: WorkerSet, method: str) -> Listing | None:
         """What was listed last, perhaps by a process that is gone."""
         return self._of(workers, method).listing
 
-    async def _read(self, workers: WorkerSet, method: str) -> tuple[catalog.Gathered, Listing]:
+    async def _read(
+        self, workers: WorkerSet, method: str, seconds: float | None = None
+    ) -> tuple[catalog.Gathered, Listing]:
         known = self._of(workers, method)
         changes = known.changes
-        seconds = min(workers.settings.timeouts.call, self._patience.seconds(workers))
+        if seconds is None:
+            seconds = min(workers.settings.timeouts.call, self._patience.seconds(workers))
         try:
             with anyio.fail_after(seconds):
                 async with workers.lease(Need()) as worker:

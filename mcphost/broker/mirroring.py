@@ -18,9 +18,10 @@ class Mirroring:
         self._pool = pool
         self._listings = listings
 
-    async def check(self, request: Request, target: Target, params: Fields) -> None:
+    async def check(self, request: Request, target: Target, params: Fields, seconds: float) -> None:
         """Compare, and leave in `params` what was compared.
 
+        Where the server's list has to be read for it, that takes `seconds` at most, as long as the call may take then.
         A tool that its server does not list has shown no client a schema, so it owes no header.
 
         Raises:
@@ -30,12 +31,14 @@ class Mirroring:
         if request.inbound.era == "legacy" or request.inbound.method != "tools/call":
             return
         workers = self._pool.find(target.server, request.owner)
-        listing = await self._listings.current(workers, _LIST, lambda known: target.name in known.names)
+        listing = await self._listings.current(
+            workers, _LIST, lambda known: target.name in known.names, seconds=seconds
+        )
         try:
             self._compare(request, params, listing.mirrored.get(target.name, ()))
         except DownstreamProtocolError:
             # It may have gone by a newer schema than we know, of a server that does not tell when its list changes.
-            listing = await self._listings.current(workers, _LIST, lambda _: False)
+            listing = await self._listings.current(workers, _LIST, lambda _: False, seconds=seconds)
             self._compare(request, params, listing.mirrored.get(target.name, ()))
 
     @staticmethod

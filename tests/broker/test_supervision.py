@@ -48,6 +48,18 @@ async def test_a_worker_killed_from_outside_is_replaced(client_era: str) -> None
         assert served.worker_set("fix").worker.pid != first
 
 
+async def test_a_call_waits_for_a_server_that_starts_again_longer_than_a_list_of_many_does(
+    client_era: str,
+) -> None:
+    slow = {"max": 3, "backoff": {"initial": "1500ms", "max": "2s"}}
+    async with serving(make_policy({"fix": fixture_server(restart=slow)})) as served:
+        client = await served.client(client_era, "fix")
+        await client.call("echo", text="warm")
+        os.kill(served.worker_set("fix").worker.pid, signal.SIGKILL)
+        await until(lambda: served.worker_set("fix").state == "backoff", "it is to start again")
+        assert (await client.call("echo", text="again")).text == "again"
+
+
 async def test_a_server_that_never_starts_fails_visibly_and_is_started_no_more() -> None:
     servers = {"fix": fixture_server("--fail-start", restart=QUICK), "well": fixture_server()}
     async with serving(make_policy(servers)) as served:
