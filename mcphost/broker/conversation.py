@@ -18,6 +18,7 @@ from mcphost.broker.hearing import Hears, refuse
 from mcphost.broker.request import Around, Request
 from mcphost.broker.roundtrip import Finished, send
 from mcphost.decisions.admission import Place
+from mcphost.decisions.identity import Principal
 from mcphost.errors import INTERNAL_ERROR, McpHostError, WorkerUnavailable
 from mcphost.protocol import inputs
 from mcphost.protocol.gathering import Gathering
@@ -47,11 +48,23 @@ class Conversation:
         self._outcome: Finished | Exception | None = None
         self.place: Place | None = None
         self.id = ""  # under which it is parked, or was at last
+        self.workers = around.pool.find(call.target.server, call.request.owner)
+        self.waits = True  # for a process, as long as it has none
         self._hears.turn_to(call.request.client, call.request.inbound.meta)
 
     def __repr__(self) -> str:
         state = "over" if self._outcome is not None else "parked" if self._parked is not None else "working"
         return f"<Conversation {state}, {self._questions!r}>"
+
+    @property
+    def principal(self) -> Principal:
+        """Whose it is."""
+        return self._call.request.caller.principal
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has an outcome, and so no process."""
+        return self._outcome is not None
 
     # --- the call ---------------------------------------------------------------------------------
 
@@ -70,8 +83,8 @@ class Conversation:
     async def _work(self) -> None:
         call, around = self._call, self._around
         try:
-            workers = around.pool.find(call.target.server, call.request.owner)
-            async with workers.lease(call.need) as worker:
+            async with self.workers.lease(call.need) as worker:
+                self.waits = False
                 finished = await send(
                     around, call.request, worker, call.params, hearer=self._hears, rounds=call.rounds
                 )

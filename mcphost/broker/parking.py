@@ -4,20 +4,29 @@ import secrets
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
+import anyio
 import anyio.abc
 
 from mcphost.broker.call import Call
 from mcphost.broker.conversation import Conversation
 from mcphost.broker.request import Around, Request
+from mcphost.broker.states import refused
+from mcphost.decisions.crowding import gives_way
 from mcphost.decisions.identity import Principal
 from mcphost.errors import Overloaded
+from mcphost.telemetry.logs import logger
 from mcphost.workers.lifetime import background_tasks
+from mcphost.workers.supervisor import WorkerSet
 
 ID_BYTES: Final = 16
 
 _COME_AGAIN_SECONDS: Final = 5.0  # some answer is given by then, or none soon
+
+# How long a call waits for a process before one whose client is away gives way to it: most calls are over by then.
+CROWDED_SECONDS: Final = 0.5
 
 
 class Parking:
@@ -25,8 +34,9 @@ class Parking:
 
     def __init__(self, around: Around) -> None:
         self._around = around
-        self._parked: dict[str, tuple[Conversation, Principal]] = {}
+        self._parked: dict[str, Conversation] = {}  # the one that has waited longest first
         self._count: Counter[Principal] = Counter()
+        self._crowded: set[WorkerSet] = set()
         self.running: set[Conversation] = set()
         self._tasks: anyio.abc.TaskGroup
 
@@ -62,33 +72,61 @@ class Parking:
         Raises:
             Overloaded: the principal has as many parked calls as it may; this one is ended.
         """
-        principal = request.caller.principal
-        if self._count[principal] >= self._around.asking.parked:
-            error = Overloaded(
-                f"{self._around.asking.parked} calls wait for this client's answers, the most there may be",
-                retry_after=_COME_AGAIN_SECONDS,
-            )
+        most = self._around.asking.parked
+        if self._count[conversation.principal] >= most:
+            message = f"{most} calls wait for this client's answers, the most there may be"
+            error = Overloaded(message, retry_after=_COME_AGAIN_SECONDS)
             conversation.stop(error)
             raise error
-        identifier = secrets.token_urlsafe(ID_BYTES)
-        self._parked[identifier] = conversation, principal
-        self._count[principal] += 1
-        conversation.id = identifier
+        conversation.id = secrets.token_urlsafe(ID_BYTES)
+        self._parked[conversation.id] = conversation
+        self._count[conversation.principal] += 1
         conversation.park(request)
-        return identifier
+        leases = conversation.workers.leases
+        leases.on_crowded = partial(self._make_room, conversation.workers)
+        if leases.is_crowded:
+            leases.on_crowded()
+        return conversation.id
 
     def find(self, identifier: str) -> Conversation | None:
         """The call of an id, which stays parked."""
-        parked = self._parked.get(identifier)
-        return None if parked is None else parked[0]
+        return self._parked.get(identifier)
 
     def take(self, identifier: str) -> Conversation | None:
         """The call of an id, which is parked no more and cannot be found again by it."""
-        parked = self._parked.pop(identifier, None)
-        if parked is None:
-            return None
-        conversation, principal = parked
-        self._count[principal] -= 1
-        if not self._count[principal]:
-            del self._count[principal]
+        conversation = self._parked.pop(identifier, None)
+        if conversation is not None:
+            self._count[conversation.principal] -= 1
+            if not self._count[conversation.principal]:
+                del self._count[conversation.principal]
         return conversation
+
+    def _make_room(self, workers: WorkerSet) -> None:
+        if workers not in self._crowded:
+            self._crowded.add(workers)
+            self._tasks.start_soon(self._give_way, workers)
+
+    async def _give_way(self, workers: WorkerSet) -> None:
+        """Give up one parked call after the other for as long as calls wait for the processes that they hold."""
+        try:
+            while True:
+                await anyio.sleep(CROWDED_SECONDS)
+                if not workers.leases.is_crowded:
+                    return
+                parked = [
+                    each for each in self._parked.values() if each.workers is workers and not each.is_over
+                ]
+                waiting = {each.principal for each in self.running if each.workers is workers and each.waits}
+                place = gives_way([each.principal for each in parked], waiting)
+                if place is None:
+                    return
+                conversation = parked[place]
+                self.take(conversation.id)
+                conversation.stop(refused())
+                logger().info(
+                    "parked_call_gave_way",
+                    tenant=conversation.principal.tenant,
+                    server=workers.identity.server,
+                )
+        finally:
+            self._crowded.discard(workers)

@@ -44,6 +44,8 @@ class Leases:
         self._budget = RestartBudget(origin.settings.restart)
         self._resume_at = 0.0
         self._tasks: anyio.abc.TaskGroup | None = None
+        # Called when somebody waits and only the end of a call will help: whoever can end one may.
+        self.on_crowded: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
         return f"<Leases {len(self._seats)} processes, {len(self._waiters)} waiting>"
@@ -69,6 +71,13 @@ class Leases:
     def knows(self, instance: str) -> bool:
         """Whether one of the processes beside the main one has this name."""
         return bool(instance) and any(seat.is_instance(instance) for seat in self._seats.values())
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether a call waits for a process, and every one that there may be serves another."""
+        wanted = any(each.terms is not None and not each.pinned for each in self._waiters)
+        serving = all(seat.is_serving for seat in self._seats.values())
+        return wanted and serving and len(self._seats) >= self._origin.settings.leases
 
     def shown(self) -> list[dict[str, object]]:
         """The processes, for the operator."""
@@ -155,6 +164,8 @@ class Leases:
             self._seats[name].end()
         for place in plan.start:
             self._begin_seat(waiters[place])
+        if self.on_crowded is not None and self.is_crowded:
+            self.on_crowded()
 
     def _admit_bound(self) -> None:
         """Let calls that only the main process can serve use it, where nobody can have it alone.

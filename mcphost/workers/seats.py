@@ -50,6 +50,11 @@ class Seat:
         """Whether it waits for the next round of the call chain that it serves, and is for nobody else."""
         return self._once and self.state == "idle"
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether a call chain has it that is not over."""
+        return self.state == "busy" and not self._returned
+
     def view(self) -> seating.Seat:
         """What is decided about."""
         return seating.Seat(self.name, self.kind, self.state, reserved=self.reserved)

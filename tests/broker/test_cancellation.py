@@ -118,16 +118,13 @@ async def test_a_legacy_client_cancels_while_a_process_is_started() -> None:
 async def test_a_modern_client_goes_while_all_processes_are_taken() -> None:
     policy = make_policy({"fix": fixture_server("--era", "legacy", leases=1)})
     async with serving(policy) as served:
-        client, meta = await asked_client(served, "modern", "fix")
-        params = {"name": "ask", "arguments": {"message": "?"}}
-        first = await client.request("tools/call", params, **meta)
-        await vanish(requesting(client, meta, "ask"), lambda: under_way(served) == 2)
-        await until(lambda: under_way(served) == 1, "the place of the call that waited is free")
-        retry = params | {
-            "inputResponses": dict.fromkeys(first.result["inputRequests"], YES),
-            "requestState": first.result["requestState"],
-        }
-        assert (await client.request("tools/call", retry, **meta)).result["structuredContent"] == YES
+        async with anyio.create_task_group() as tasks:
+            call = await asked_on_a_stream(served, tasks)
+            client, meta = await asked_client(served, "modern", "fix")
+            await vanish(requesting(client, meta, "ask"), lambda: under_way(served) == 2)
+            await until(lambda: under_way(served) == 1, "the place of the call that waited is free")
+            assert not call.ended.is_set()
+            await call.cancel()
         await gone(served)
 
 

@@ -167,6 +167,16 @@ async def test_a_client_that_does_not_come_back_frees_everything() -> None:
         assert (await asked.again()).result["resultType"] == "input_required", "its process is free"
 
 
+async def test_a_call_that_nobody_came_back_to_gives_way_to_one_that_waits() -> None:
+    async with serving(policy(leases=1)) as served:
+        abandoned = await Asked.begin(served, "fix", "ask", message="1")
+        later = await Asked.begin(served, "fix", "ask", message="2")
+        gone = await abandoned.retry()
+        assert (gone.status, gone.error["code"]) == (400, -32602)
+        assert (await later.retry()).result["structuredContent"] == YES
+        assert under_way(served) == 0
+
+
 async def test_the_servers_time_does_not_pass_while_the_client_is_waited_for() -> None:
     timeouts = {"call": "1s"}
     async with serving(policy(timeouts=timeouts)) as served:
