@@ -67,7 +67,7 @@ class Fronted:
     broker: FakeBroker
     front: HttpFront
     legacy_face: LegacyFace
-    listener: Listener
+    listener: Listener | None = None
 
     def modern(self) -> ModernClient:
         return ModernClient(self.http, "/mcp", "acme")
@@ -82,6 +82,25 @@ async def nothing(_: Inbound, __: Client) -> Raw:
     return jsonrpc.EMPTY_OBJECT
 
 
+def made(
+    answer: Answer,
+    wall: Callable[[], float],
+    limits: SessionLimits,
+    expires_at: float | None,
+    origins: tuple[str, ...],
+) -> tuple[FakeBroker, LegacyFace, HttpFront]:
+    """A front and what stands around it. Each time another process as far as sessions can tell."""
+    broker: Any = FakeBroker(answer)
+    tokens = Tokens(
+        Credential(digest_of(token_of(name)), Principal(name, "test"), expires_at)
+        for name in ("acme", "other")
+    )
+    clocks = Clocks(wall, secrets.token_bytes)
+    legacy = LegacyFace(broker, clocks, Sealer(KEY, secrets.token_bytes), limits)
+    access = Access(tokens, Guard(hosts=["127.0.0.1"], origins=origins), None, 4 * 1024 * 1024)
+    return broker, legacy, HttpFront(broker, access, legacy, clocks=clocks, metrics=Metrics("test"))
+
+
 @asynccontextmanager
 async def fronting(
     answer: Answer = nothing,
@@ -91,16 +110,8 @@ async def fronting(
     expires_at: float | None = None,
     drain_seconds: float = 1,
 ) -> AsyncIterator[Fronted]:
-    """A front whose broker answers with `answer`. Each time another process as far as sessions can tell."""
-    broker: Any = FakeBroker(answer)
-    tokens = Tokens(
-        Credential(digest_of(token_of(name)), Principal(name, "test"), expires_at)
-        for name in ("acme", "other")
-    )
-    clocks = Clocks(wall, secrets.token_bytes)
-    legacy = LegacyFace(broker, clocks, Sealer(KEY, secrets.token_bytes), limits)
-    access = Access(tokens, Guard(hosts=["127.0.0.1"], origins=()), None, 4 * 1024 * 1024)
-    front = HttpFront(broker, access, legacy, clocks=clocks, metrics=Metrics("test"))
+    """A front that listens, whose broker answers with `answer`."""
+    broker, legacy, front = made(answer, wall, limits, expires_at, ())
     listener = Listener(front, bind("127.0.0.1", 0), drain_seconds=drain_seconds)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve)
@@ -109,3 +120,18 @@ async def fronting(
             yield Fronted(http, broker, front, legacy, listener)
         front.drain()
         listener.stop()
+
+
+@asynccontextmanager
+async def asked(
+    answer: Answer = nothing,
+    *,
+    wall: Callable[[], float] = lambda: 1e9,
+    limits: SessionLimits = LIMITS,
+    origins: tuple[str, ...] = (),
+) -> AsyncIterator[Fronted]:
+    """A front without a socket, for what is answered at once: streams come whole, and at their end."""
+    broker, legacy, front = made(answer, wall, limits, None, origins)
+    transport = httpx.ASGITransport(app=front)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=SECONDS) as http:
+        yield Fronted(http, broker, front, legacy)

@@ -32,6 +32,10 @@ class Guard:
     def __repr__(self) -> str:
         return f"<Guard {len(self._hosts)} hosts, {len(self._origins)} origins>"
 
+    def lists(self, origin: str) -> bool:
+        """Whether an origin is among those that were named; pages of this machine need not be."""
+        return origin.lower() in self._origins
+
     def check(self, host: str | None, origin: str | None) -> None:
         """Pass, or refuse.
 

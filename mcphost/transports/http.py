@@ -26,6 +26,7 @@ from mcphost.transports.headers import check_listening, check_posted, mcp_header
 from mcphost.transports.lasting import Lasting
 from mcphost.transports.legacy import Clocks, LegacyFace, Visit
 from mcphost.transports.modern import ModernFace
+from mcphost.transports.pages import is_preflight, readable_by, send_preflight
 
 BODY_SECONDS: Final = 30.0  # a client that sends slower than this is cut off
 
@@ -75,6 +76,9 @@ class HttpFront:
             return
         if scope["type"] != "http":
             return  # a WebSocket is refused by not being accepted
+        origins = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
+        if len(origins) == 1 and self._access.guard.lists(origins[0]):
+            send = readable_by(origins[0], send)
         try:
             await self._serve(scope, receive, send)
         except McpHostError as error:
@@ -90,6 +94,9 @@ class HttpFront:
         if endpoint is None:
             raise NotFound("no such endpoint")
         method = scope["method"]
+        if is_preflight(method, headers) and self._access.guard.lists(headers.get(b"origin", "")):
+            await send_preflight(send, headers)
+            return
         _check_method(method, headers)
         credential = self._credential(headers.get(b"authorization"))
         principal = credential.principal

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from msgspec import Raw
 
-from fronts import LIMITS, fronting
+from fronts import LIMITS, asked
 from harness import MODERN_META, LegacyClient, token_of
 from mcphost.broker import Client
 from mcphost.decisions.sessions import MAX_AGE_SECONDS, MAX_SKEW_SECONDS, SessionLimits
@@ -62,21 +62,21 @@ REFUSED_MODERN: dict[str, tuple[object, list[tuple[str, str]], int, int]] = {
 async def test_what_a_modern_client_is_refused(
     content: object, headers: list[tuple[str, str]], status: int, code: int
 ) -> None:
-    async with fronting() as fronted:
+    async with asked() as fronted:
         response = await post(fronted.http, content, [*MODERN, *headers])
         assert (response.status_code, response.json()["error"]["code"]) == (status, code)
         assert fronted.broker.clients == [], "it never reached the broker"
 
 
 async def test_two_versions_in_the_headers_are_refused_whatever_they_say() -> None:
-    async with fronting() as fronted:
+    async with asked() as fronted:
         twice = ("mcp-protocol-version", "2026-07-28")
         assert (await post(fronted.http, body(), [*MODERN, *CALL, twice])).status_code == 400
 
 
 @pytest.mark.parametrize("method", ["tasks/get", "tasks/update", "tasks/cancel"])
 async def test_a_task_is_named_in_the_headers(method: str) -> None:
-    async with fronting() as fronted:
+    async with asked() as fronted:
         headers = [*MODERN, ("Mcp-Method", method), ("Mcp-Name", "t-1")]
         assert (await post(fronted.http, body(method, taskId="t-1"), headers)).status_code == 200
 
@@ -88,7 +88,7 @@ async def test_mirrored_parameters_reach_the_broker_as_they_were_sent() -> None:
         seen.append(inbound)
         return jsonrpc.EMPTY_OBJECT
 
-    async with fronting(keep) as fronted:
+    async with asked(keep) as fronted:
         extra = [
             ("Mcp-Param-Region", "=?base64?aQ==?="),
             ("MCP-PARAM-Tenant-Id", "42.0"),
@@ -100,7 +100,7 @@ async def test_mirrored_parameters_reach_the_broker_as_they_were_sent() -> None:
 
 async def test_a_notification_of_a_modern_client_is_accepted_and_dropped_unless_its_version_is_none() -> None:
     note = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}
-    async with fronting() as fronted:
+    async with asked() as fronted:
         response = await post(fronted.http, note, MODERN)
         assert (response.status_code, response.content) == (202, b"")
         response = await post(fronted.http, note, [*BASE, ("MCP-Protocol-Version", "1999-01-01")])
@@ -109,7 +109,7 @@ async def test_a_notification_of_a_modern_client_is_accepted_and_dropped_unless_
 
 
 async def test_a_modern_client_that_sends_a_session_id_is_answered_as_if_it_did_not() -> None:
-    async with fronting() as fronted:
+    async with asked() as fronted:
         response = await post(
             fronted.http, body(), [*MODERN, *CALL, ("Mcp-Session-Id", "x"), ("Last-Event-ID", "1")]
         )
@@ -130,7 +130,7 @@ async def test_a_modern_client_that_sends_a_session_id_is_answered_as_if_it_did_
     ],
 )
 async def test_both_kinds_of_answer_have_to_be_taken(accept: str, status: int) -> None:
-    async with fronting() as fronted:
+    async with asked() as fronted:
         headers = [each for each in MODERN if each[0] != "Accept"]
         response = await post(fronted.http, body(), [*headers, *CALL, ("Accept", accept)])
         assert response.status_code == status
@@ -140,7 +140,7 @@ async def test_both_kinds_of_answer_have_to_be_taken(accept: str, status: int) -
 
 
 async def test_a_batch_of_a_legacy_client_is_refused() -> None:
-    async with fronting() as fronted:
+    async with asked() as fronted:
         client = await fronted.legacy()
         response = await post(fronted.http, [body()], list(client.headers("", None).items()))
         assert (response.status_code, response.json()["error"]["code"]) == (400, -32600)
@@ -151,7 +151,7 @@ async def test_a_batch_of_a_legacy_client_is_refused() -> None:
 async def test_every_legacy_revision_is_negotiable_and_needs_no_header(
     version: str, with_header: bool
 ) -> None:
-    async with fronting() as fronted:
+    async with asked() as fronted:
         client = LegacyClient(fronted.http, "/mcp", "acme", version=version)
         answer = await client.initialize()
         assert answer.result["protocolVersion"] == version
@@ -166,7 +166,7 @@ async def test_every_legacy_revision_is_negotiable_and_needs_no_header(
     ("version", "status"), [("2025-06-18", 400), ("1999-01-01", 400), ("2025-11-25", 200)]
 )
 async def test_the_header_has_to_say_what_was_negotiated(version: str, status: int) -> None:
-    async with fronting() as fronted:
+    async with asked() as fronted:
         client = await fronted.legacy()
         client.version = version
         headers = list(client.headers("", None).items())
@@ -184,7 +184,7 @@ async def test_the_header_has_to_say_what_was_negotiated(version: str, status: i
     ids=["request", "notification", "result", "error"],
 )
 async def test_everything_but_initialize_needs_a_session(message: dict[str, Any]) -> None:
-    async with fronting() as fronted:
+    async with asked() as fronted:
         response = await post(fronted.http, {"jsonrpc": "2.0", **message}, BASE)
         assert response.status_code == 400
         response = await post(fronted.http, {"jsonrpc": "2.0", **message}, [*BASE, ("Mcp-Session-Id", "x")])
@@ -192,7 +192,7 @@ async def test_everything_but_initialize_needs_a_session(message: dict[str, Any]
 
 
 async def test_session_ids_that_open_nothing_are_all_answered_alike() -> None:
-    async with fronting(wall=lambda: 1e9) as earlier:
+    async with asked(wall=lambda: 1e9) as earlier:
         kept, ended = await earlier.legacy(), await earlier.legacy()
     forged = kept.session or ""
     ids = {
@@ -205,7 +205,7 @@ async def test_session_ids_that_open_nothing_are_all_answered_alike() -> None:
         "of this process, ended": "",
         "replayed after its end": ended.session or "",
     }
-    async with fronting(wall=lambda: 1e9) as fronted:
+    async with asked(wall=lambda: 1e9) as fronted:
         client = await fronted.legacy()
         ids["of this process, ended"] = client.session or ""
         for each in (client.session, ended.session):
@@ -235,19 +235,19 @@ async def test_session_ids_that_open_nothing_are_all_answered_alike() -> None:
 async def test_an_id_of_another_process_that_is_too_old_or_from_the_future_opens_nothing(
     later: float,
 ) -> None:
-    async with fronting(wall=lambda: 1e9) as earlier:
+    async with asked(wall=lambda: 1e9) as earlier:
         client = await earlier.legacy()
-    async with fronting(wall=lambda: 1e9 + later) as fronted:
+    async with asked(wall=lambda: 1e9 + later) as fronted:
         again = LegacyClient(fronted.http, "/mcp", "acme", session=client.session)
         assert (await again.request("ping")).status == 404
 
 
 async def test_what_was_agreed_on_outlives_the_process() -> None:
-    async with fronting() as earlier:
+    async with asked() as earlier:
         client = await earlier.legacy(sampling={})
         await client.call("any")
         key = earlier.broker.clients[-1].session
-    async with fronting() as fronted:
+    async with asked() as fronted:
         again = LegacyClient(fronted.http, "/mcp", "acme", session=client.session)
         await again.call("any")
         seen = fronted.broker.clients[-1]
@@ -261,9 +261,9 @@ async def test_what_was_agreed_on_outlives_the_process() -> None:
 
 
 async def test_sessions_that_open_again_count_towards_the_cap() -> None:
-    async with fronting() as earlier:
+    async with asked() as earlier:
         clients = [await earlier.legacy() for _ in range(2)]
-    async with fronting(limits=SessionLimits(1, LIMITS.idle_seconds)) as fronted:
+    async with asked(limits=SessionLimits(1, LIMITS.idle_seconds)) as fronted:
         for client, status in zip(clients, (200, 503), strict=True):
             again = LegacyClient(fronted.http, "/mcp", "acme", session=client.session)
             answer = await again.request("ping")

@@ -10,7 +10,7 @@ import pytest
 from msgspec import Raw
 
 from events import messages
-from fronts import fronting
+from fronts import asked, fronting
 from harness import SECONDS, LegacyClient
 from mcphost.broker import Client
 from mcphost.errors import CannotAsk
@@ -206,13 +206,13 @@ async def test_modern_clients_are_not_asked_so() -> None:
             reasons.append(str(error))
         return jsonrpc.EMPTY_OBJECT
 
-    async with fronting(ask) as fronted:
+    async with asked(ask) as fronted:
         assert (await fronted.modern().call("any")).result == {}
         assert reasons == ["this client cannot be sent roots/list"]
 
 
 async def test_what_a_client_declared_and_told_of_itself_comes_with_each_of_its_requests() -> None:
-    async with fronting() as fronted:
+    async with asked() as fronted:
         client = await fronted.legacy(sampling={"tools": {}}, experimental={"x": {}})
         await client.call("any")
         seen = fronted.broker.clients[-1]
@@ -226,7 +226,7 @@ async def test_what_a_client_declared_and_told_of_itself_comes_with_each_of_its_
 
 
 async def test_capabilities_beyond_their_bound_are_reduced_to_what_decides() -> None:
-    async with fronting() as fronted:
+    async with asked() as fronted:
         client = await fronted.legacy(roots={"listChanged": True}, experimental={"x": "y" * 1000})
         await client.call("any")
         assert bytes(fronted.broker.clients[-1].capabilities) == b'{"roots":{}}'
@@ -234,7 +234,7 @@ async def test_capabilities_beyond_their_bound_are_reduced_to_what_decides() -> 
 
 
 async def test_notifications_that_mean_nothing_here_are_accepted() -> None:
-    async with fronting() as fronted:
+    async with asked() as fronted:
         client = await fronted.legacy(roots={"listChanged": True})
         for method in ("notifications/roots/list_changed", "notifications/initialized", "notifications/x"):
             await client.notify(method)
@@ -242,7 +242,7 @@ async def test_notifications_that_mean_nothing_here_are_accepted() -> None:
 
 
 async def test_the_broker_is_told_of_the_end_of_a_session() -> None:
-    async with fronting() as fronted:
+    async with asked() as fronted:
         client = await fronted.legacy()
         await client.call("any")
         session = fronted.broker.clients[-1].session

@@ -10,7 +10,7 @@ import pytest
 from msgspec import Raw
 
 from events import EventReader, messages
-from fronts import FakeBroker, fronting
+from fronts import FakeBroker, asked, fronting
 from harness import SECONDS, LegacyClient, ModernClient, until
 from mcphost.broker import Client, Reply
 from mcphost.decisions.sessions import SessionLimits
@@ -155,6 +155,7 @@ async def test_streams_without_an_end_of_their_own_do_not_keep_the_runtime_from_
         client = await fronted.legacy()
         async with got(client) as (_, of_session), listening(fronted.modern()) as (_, of_request):
             await anext(of_request)
+            assert fronted.listener is not None
             fronted.front.drain()
             fronted.listener.stop()
             assert [each async for each in of_session] == []
@@ -206,7 +207,7 @@ async def test_a_get_that_opens_nothing(headers: dict[str, str], expected: int) 
 
 
 async def test_methods_that_no_face_has_are_told_those_that_it_has() -> None:
-    async with fronting() as fronted:
+    async with asked() as fronted:
         client = await fronted.legacy()
         for method in ("HEAD", "PUT", "OPTIONS", "PATCH"):
             response = await client.http.request(method, client.path)
@@ -218,7 +219,7 @@ async def test_methods_that_no_face_has_are_told_those_that_it_has() -> None:
 
 
 async def test_a_get_or_delete_without_a_session_is_asked_for_one() -> None:
-    async with fronting() as fronted:
+    async with asked() as fronted:
         client = await fronted.legacy()
         client.session = None
         assert await status(client) == 400
@@ -325,7 +326,7 @@ async def test_what_comes_before_an_answer_at_once_is_not_lost_to_json() -> None
         client.notify(note("first"))
         return jsonrpc.raw({"second": True})
 
-    async with fronting(answer) as fronted:
+    async with asked(answer) as fronted:
         for client in (fronted.modern(), await fronted.legacy()):
             answered = await client.call("any")
             assert answered.messages[0]["params"]["what"] == "first"
