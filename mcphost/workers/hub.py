@@ -111,7 +111,7 @@ class Hub:
     # --- workers --------------------------------------------------------------------------------------
 
     def attach(self, worker: Peer) -> None:
-        """A worker is ready. No await may stand between its being ready and this, or a notification is lost."""
+        """A worker is ready. What it said before this is made up for: all that it has may have changed."""
         if self._tasks is None or self.closed:
             return
         self._worker = worker
@@ -216,6 +216,18 @@ class Hub:
             self._odd("notification")
             return
         if not self._news.add(heard):
+            self._odd("notification-flood")
+
+    def overheard(self, method: str, params: Fields, listen_id: int | None) -> None:
+        """Another process of the same server said something: that its lists changed is news here, the rest its own affair.
+
+        Such a process serves calls which it has to itself, and nothing was asked of it.
+        """
+        heard = listening.read_heard(method, params)
+        told = heard is not None and heard.kind is not None and listen_id is None
+        if heard is None or not told or self._wire is None or not self._wire.granted.wants(heard):
+            self._odd("notification")
+        elif not self._news.add(heard):
             self._odd("notification-flood")
 
     def _tell(self, heard: Heard) -> None:

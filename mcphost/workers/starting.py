@@ -11,6 +11,7 @@ from msgspec import Raw
 from mcphost.errors import McpHostError
 from mcphost.telemetry.logs import logger
 from mcphost.telemetry.metrics import Metrics
+from mcphost.workers.hearing import OnNotified
 from mcphost.workers.lifetime import background_tasks
 from mcphost.workers.owners import Terms
 from mcphost.workers.process import Launcher
@@ -57,12 +58,13 @@ async def turn(starts: anyio.Semaphore) -> AsyncIterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What every process of a worker set is started from."""
+    """What every process of a worker set is started from, and who hears what it says to nobody's request."""
 
     identity: Identity
     settings: ServerSettings
     around: Surroundings
     spares: Spares
+    overheard: OnNotified
 
     async def start(self, terms: Terms, own: Callable[[Worker], None]) -> Worker:
         """A ready worker, from a spare where there is one; counted, and logged.
@@ -88,6 +90,7 @@ class Origin:
             except McpHostError as error:
                 self.around.metrics.worker_started(*labels, error.reason)
                 raise
+            worker.on_notified = self.overheard
             own(worker)
         self.around.metrics.worker_started(*labels, "ready")
         logger().info(

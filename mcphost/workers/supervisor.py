@@ -24,6 +24,7 @@ from mcphost.workers.owners import Need, Owner
 from mcphost.workers.settings import ServerSettings
 from mcphost.workers.spares import Spares
 from mcphost.workers.starting import PATIENCE_SECONDS, Origin, Surroundings
+from mcphost.workers.toolnames import ToolNames
 from mcphost.workers.worker import Identity, Worker
 
 State = Literal["starting", "ready", "draining", "stopping", "stopped", "backoff", "failed"]
@@ -57,12 +58,14 @@ class WorkerSet:
             odd=partial(around.metrics.oddity, *self._labels),
             client_info=around.client_info,
         )
+        self._tool_names = ToolNames(lambda: self.worker)
+        self.hub.watch_lists(self._tool_names.changed)
         self._layers: dict[str, str] = {}  # those that are shown
         self._keeps_spares = spares is None
         if spares is None:  # not its truth: an empty one is false
             spares = Spares(self.identity, settings, around.launcher, around.metrics, around.lane)
         self.spares = spares
-        self._origin = Origin(self.identity, settings, around, self.spares)
+        self._origin = Origin(self.identity, settings, around, self.spares, self.hub.overheard)
         self.leases = Leases(self._origin, lambda: self._usable)
         self._lending = Lending(settings, owner, around.client_info, self.leases, self.ready)
         around.metrics.worker_state(*self._labels, old=None, new=self.state)
@@ -76,6 +79,7 @@ class WorkerSet:
             if self._keeps_spares:
                 tasks.start_soon(self.spares.run, self.at_rest)
             tasks.start_soon(self.hub.run)
+            tasks.start_soon(self._tool_names.follow)
             self.leases.begin(tasks)
             try:
                 while self.state != "failed":

