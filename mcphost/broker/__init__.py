@@ -56,7 +56,7 @@ class Broker:
         targets = Targets(around.pool, listings)
         tasks = Tasks(around)
         self._calls = Calls(around, targets, Mirroring(around.pool, listings), tasks)
-        self._listening = Listening(around, targets, tasks)
+        self._listening = Listening(around, targets, tasks, patience)
         self._watching = Watching(around, targets)
 
     def __repr__(self) -> str:

@@ -8,21 +8,21 @@ is cut off by the transport, for there is no replay.
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Final
 
 import anyio
 from msgspec import Raw
 
-from mcphost import errors
 from mcphost.broker.endpoints import names_of, servers_of, shown_lists, together
 from mcphost.broker.faces import HANDSHAKE_SLACK_SECONDS
+from mcphost.broker.patience import Patience
 from mcphost.broker.request import Around, Request, Tenant
 from mcphost.broker.targets import Targets
 from mcphost.broker.tasks import Tasks, check_declared
 from mcphost.decisions.identity import Principal
-from mcphost.errors import McpHostError, Overloaded
+from mcphost.errors import McpHostError, Overloaded, UpstreamProtocolError, WorkerUnavailable
 from mcphost.protocol import jsonrpc, listening
 from mcphost.protocol.jsonrpc import Fields
 from mcphost.protocol.listening import NO_INTEREST, Heard, Interest
@@ -39,10 +39,11 @@ _BUSY_SECONDS: Final = 10.0
 class Listening:
     """Answers `subscriptions/listen`."""
 
-    def __init__(self, around: Around, targets: Targets, tasks: Tasks) -> None:
+    def __init__(self, around: Around, targets: Targets, tasks: Tasks, patience: Patience) -> None:
         self._around = around
         self._targets = targets
         self._tasks = tasks
+        self._patience = patience
         self._streams: Counter[Principal] = Counter()
 
     def __repr__(self) -> str:
@@ -92,20 +93,29 @@ class Listening:
             if not hub.closed:
                 stream.add(server, hub.subscribe(interest, partial(stream.deliver, server)))
 
-        async def wait(server: str) -> None:
-            workers = pool.find(server, request.owner)
-            with anyio.move_on_after(workers.settings.timeouts.start + HANDSHAKE_SLACK_SECONDS):
-                try:
-                    await workers.ready()
-                    await stream.settled(server)
-                except errors.WorkerUnavailable:
-                    if single is not None:
-                        raise
-
-        await together(wait, list(parts))
-        if single in parts and not stream.is_settled:
-            raise errors.WorkerUnavailable(f"the server {single!r} did not get ready in time")
+        if single in parts:
+            await self._wait_for_one(stream, request, single)
+        else:
+            await together(partial(self._wait_for_part, stream, request), list(parts))
         return stream.served()
+
+    async def _wait_for_one(self, stream: "_Stream", request: Request, server: str) -> None:
+        workers = self._around.pool.find(server, request.owner)
+        with anyio.move_on_after(workers.settings.timeouts.start + HANDSHAKE_SLACK_SECONDS):
+            await workers.ready()
+            await stream.settled(server)
+            return
+        raise WorkerUnavailable(f"the server {server!r} did not get ready in time")
+
+    async def _wait_for_part(self, stream: "_Stream", request: Request, server: str) -> None:
+        """One that is down is left out, and told of when it comes."""
+        workers = self._around.pool.find(server, request.owner)
+        with anyio.move_on_after(self._patience.seconds(workers)), suppress(WorkerUnavailable):
+            await workers.ready()
+            self._patience.answered(workers)
+            await stream.settled(server)
+            return
+        self._patience.missed(workers)
 
     async def _split(self, stream: "_Stream", request: Request, wanted: Interest) -> dict[str, Interest]:
         """What is wanted of each server. What the tenant may not see, or the route does not show, is wanted of none."""
@@ -146,18 +156,10 @@ class _Stream:
         self._names = names_of(request)
         self._parts: dict[str, Subscription] = {}
         self._settled: set[str] = set()
-        self.spelled: dict[
-            tuple[str, str], str
-        ] = {}  # as the client wrote a resource, by server and its own URI
-        self.tasks: dict[
-            tuple[str, str], str
-        ] = {}  # the client's id of a task, by server and the server's own
+        # By server and its own URI, as the client wrote a resource; by server and its own id, the client's id of a task.
+        self.spelled: dict[tuple[str, str], str] = {}
+        self.tasks: dict[tuple[str, str], str] = {}
         self._kinds: Interest | None = None  # once acknowledged
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether any server was asked."""
-        return bool(self._settled)
 
     def add(self, server: str, subscription: Subscription) -> None:
         """Listen to a server, too."""
@@ -193,14 +195,20 @@ class _Stream:
 
     def _told(self, server: str, heard: Heard) -> Fields | None:
         if heard.task:
-            identifier = self.tasks.get((server, heard.task))
-            if identifier is None:
-                return None
-            return shown_members(heard.params, identifier, self._names, server)
+            return self._told_of_task(server, heard)
         if not heard.uris:
             return heard.params
         spelled = self.spelled.get((server, heard.uris[0]))
         return updated_params(self._request.tenant, self._names, server, heard, spelled)
+
+    def _told_of_task(self, server: str, heard: Heard) -> Fields | None:
+        identifier = self.tasks.get((server, heard.task))
+        if identifier is None:
+            return None
+        try:
+            return shown_members(heard.params, identifier, self._names, server)
+        except UpstreamProtocolError:
+            return None  # what the server says of it is none; who asks for the task is told so
 
     def close(self) -> None:
         """Listen no more."""

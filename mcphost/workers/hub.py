@@ -122,9 +122,11 @@ class Hub:
         self._stirred.set()
 
     def detach(self) -> None:
-        """The worker is lost. Idempotent."""
+        """The worker is lost, and the tasks in it; those of the next may have the same ids. Idempotent."""
         if self._wire is not None:
             self._worker = self._wire = None
+            for each in self._subscriptions:
+                each.interest = listening.of_kinds(each.interest.kinds, each.interest.uris)
             self._rest()
 
     def close(self) -> None:

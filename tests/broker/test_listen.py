@@ -6,6 +6,7 @@ import pytest
 from harness import SECONDS, fixture_server, make_policy, serving, tenant_entry, until
 from listeners import SUBSCRIPTION, Ear, listen
 from mcphost.broker import listening as broker_listening
+from mcphost.broker import patience
 
 pytestmark = pytest.mark.kernel
 
@@ -151,6 +152,21 @@ async def test_one_failing_server_of_many_does_not_keep_the_others_from_being_li
             assert granted(ear) == {"toolsListChanged": True, "resourceSubscriptions": [f"fix+{FIRST}"]}
             await served.modern("fix").call("toggle_tool", name="more")
             await ear.wait_told("tools")
+
+
+async def test_a_server_that_comes_late_is_told_of_as_a_change_of_the_lists(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(patience, "PART_SECONDS", 0.3)
+    servers = {"fix": fixture_server(start="eager"), "late": fixture_server("--delay-start", "2")}
+    async with serving(make_policy(servers)) as served:
+        await until(lambda: served.worker_set("fix").state == "ready", "one of two is there")
+        wanted = {"toolsListChanged": True, "resourceSubscriptions": [f"fix+{FIRST}", f"late+{FIRST}"]}
+        async with listen(served.modern(), wanted) as ear:
+            assert granted(ear) == {"toolsListChanged": True, "resourceSubscriptions": [f"fix+{FIRST}"]}
+            assert ear.told == []
+            await ear.wait_told("tools")
+            assert served.worker_set("late").state == "ready"
 
 
 async def test_a_server_that_is_gone_for_good_ends_the_stream_in_order() -> None:
