@@ -133,6 +133,20 @@ async def test_after_a_restart_everybody_listens_on_and_is_told_that_all_may_hav
         await listener.wait_told(FIRST)
 
 
+async def test_tasks_end_with_their_process_and_are_not_taken_for_those_of_the_next() -> None:
+    """Ids of tasks are a server's own: the next process may give the same one to somebody else."""
+    async with serving(make_policy({"fix": fixture_server("--era", "modern")})) as served:
+        hub, listener = served.worker_set("fix").hub, Listener()
+        wanted = Interest(tools=True, tasks=frozenset({"task-1"}))
+        subscription = hub.subscribe(wanted, listener)
+        assert await listening(subscription) == wanted
+        await served.modern("fix").call("crash")
+        await listener.wait_told("tools")
+        (stream,) = (await asked_of(served))["listening"]
+        assert "taskIds" not in stream
+        assert subscription.interest == Interest(tools=True)
+
+
 async def test_a_listen_that_the_server_ends_is_taken_up_again() -> None:
     async with serving(make_policy({"fix": fixture_server("--era", "modern")})) as served:
         hub, listener = served.worker_set("fix").hub, Listener()
