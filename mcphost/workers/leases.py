@@ -75,7 +75,7 @@ class Leases:
     @property
     def is_crowded(self) -> bool:
         """Whether a call waits for a process, and every one that there may be serves another."""
-        wanted = any(each.terms is not None and not each.pinned for each in self._waiters)
+        wanted = any(each.terms is not None and not each.need.instance for each in self._waiters)
         serving = all(seat.is_serving for seat in self._seats.values())
         return wanted and serving and len(self._seats) >= self._origin.settings.leases
 
