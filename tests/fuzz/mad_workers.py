@@ -11,10 +11,12 @@ import httpx
 
 from answering import asked_client, converse_tool
 from fuzz.watching import Broken, Clock, compare, look, wait_rest, watched, witness
-from harness import FIXTURE, Served, fixture_server, make_policy
+from harness import FIXTURE, LegacyClient, ModernClient, Served, fixture_server, make_policy
+from listeners import Ear, hear, listen
 
 CLIENTS = ("legacy", "modern") * 4
 CALL_SECONDS = 1
+LISTEN_SECONDS = 1.5
 PATIENCE_SECONDS = 40.0  # for one conversation, each of whose rounds is bounded by the call's own deadline
 ERAS = ("legacy", "dual", "modern")
 # Answers that make no sense to a client: what a server may do to its own callers.
@@ -65,6 +67,8 @@ class MadRun:
                 return {"role": "assistant", "content": {"type": "text", "text": marker}, "model": "none"}
 
             if chance.random() < 0.2:
+                return await self.listened(client, marker)
+            if chance.random() < 0.2:
                 with anyio.move_on_after(chance.random() / 10):
                     await converse_tool(client, "interview", respond, meta=meta, marker=marker)
                 look(heard, marker, server)
@@ -73,6 +77,20 @@ class MadRun:
             look([talk.answer.messages, talk.notifications, heard], marker, server)
             return "answered" if marker in str(talk.answer.final) else "error or nonsense"
         return "no handshake"
+
+    async def listened(self, client: ModernClient, marker: str) -> str:
+        """A client that listens for a while to a resource with its own marker, and hears of no other."""
+        uri, ear = f"file:///{marker}", Ear()
+        with anyio.move_on_after(LISTEN_SECONDS):
+            if isinstance(client, LegacyClient):
+                await client.request("resources/subscribe", {"uri": uri})
+                async with hear(client) as ear:
+                    await ear.wait_told(uri)
+            else:
+                async with listen(client, {"resourceSubscriptions": [uri]}) as ear:
+                    await ear.wait_told(uri)
+        look(ear.heard, marker, "listening")
+        return "told" if ear.heard else "not told"
 
     async def run(self, seconds: float) -> Counter[str]:
         """Everything, for so long. Raises `Broken` for a promise that was broken."""
@@ -95,8 +113,8 @@ class MadRun:
                 if before is not None:
                     compare(before, after)
                 before = after
-            if not self.ended["answered"]:
-                raise Broken(f"nobody was answered at all: {self.ended}")
+            if not (self.ended["answered"] and self.ended["told"]):
+                raise Broken(f"nobody was answered or told at all: {self.ended}")
         return self.ended
 
 

@@ -17,7 +17,7 @@ MEMORY_SLACK_BYTES = 64 * 1024 * 1024
 TABLE_SLACK = 400
 
 
-class Broken(AssertionError):
+class Broken(Exception):
     """A promise was broken; the message says by what."""
 
 

@@ -2,6 +2,7 @@
 """A stdio MCP server with one tool, `interview`: it logs, asks for all that can be asked, and gives back what it was told.
 
 What it says and asks carries the call's own marker, so that anything which reaches the wrong client is seen at once.
+With each interview it tells of a change of every resource that is subscribed to.
 `--era legacy | dual | modern` as in `fixture.py`. On a legacy wire the three questions go out together, as requests;
 on a modern one as one `input_required`, whose state names the call. Standard library only.
 """
@@ -22,7 +23,7 @@ TOOL = {
         "required": ["marker"],
     },
 }
-CAPABILITIES = {"tools": {}, "logging": {}}
+CAPABILITIES = {"tools": {}, "logging": {}, "resources": {"subscribe": True}}
 
 
 def questions(marker: str) -> dict[str, dict]:
@@ -55,6 +56,7 @@ class Interviewer:
         self.level: str | None = None
         self.waiting: dict[str, dict] = {}  # what is still to be heard, by the call's id
         self.asked: dict[str, tuple[str, str]] = {}  # our question's id -> the call's key and the kind
+        self.subscribed: dict[str, object] = {}  # URIs, each with the id of the listen that asked for it
 
     def fail(self, request: dict, code: int, message: str) -> None:
         send({"id": request["id"], "error": {"code": code, "message": message}})
@@ -92,10 +94,30 @@ class Interviewer:
             self.succeed(message, {})
         elif method == "ping" and self.era == "legacy":
             self.succeed(message, {})
+        elif method == "subscriptions/listen" and self.era == "modern":
+            self.listen(message["id"], params.get("notifications") or {})
+        elif method in ("resources/subscribe", "resources/unsubscribe") and self.era == "legacy":
+            self.subscribed.pop(params["uri"], None)
+            if method == "resources/subscribe":
+                self.subscribed[params["uri"]] = None
+            self.succeed(message, {})
         elif method == "tools/call":
+            self.tell()
             self.interview(message, params)
         else:
             self.fail(message, -32601, method)
+
+    def listen(self, listen_id: object, wanted: dict) -> None:
+        uris = wanted.get("resourceSubscriptions", [])
+        self.subscribed = dict.fromkeys(uris, listen_id)
+        granted = {"notifications": {"resourceSubscriptions": uris}}
+        meta = {"_meta": {META + "subscriptionId": listen_id}}
+        send({"method": "notifications/subscriptions/acknowledged", "params": granted | meta})
+
+    def tell(self) -> None:
+        for uri, listen_id in list(self.subscribed.items()):
+            meta = {} if self.era == "legacy" else {"_meta": {META + "subscriptionId": listen_id}}
+            send({"method": "notifications/resources/updated", "params": {"uri": uri} | meta})
 
     def interview(self, message: dict, params: dict) -> None:
         marker, meta = params["arguments"]["marker"], params.get("_meta") or {}

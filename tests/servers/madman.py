@@ -3,7 +3,9 @@
 
 `--seed N` decides what and when. A proper line carries its caller's marker and is meant for its caller alone; whatever
 else is written carries none, so a marker that is seen by another client was brought there by the runtime. Ids, tokens
-and subscription ids of others, and of nobody, are among the changes. `--era` as in `interviewer.py`.
+and subscription ids of others, and of nobody, are among the changes. A call that was answered so has had its answer: nothing
+proper is written for it any more, since to whom that should go only the server itself would know. `--era` as in
+`interviewer.py`.
 """
 
 import json
@@ -12,6 +14,8 @@ import random
 import re
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 
 import interviewer
 
@@ -62,13 +66,19 @@ class Madman:
         self.chance = random.Random(seed)
         self.ids = list(IDS)
         self.said: list[str] = []
+        self.current: object = None  # the call that is worked on
+        self.answered: set[int] = set()  # calls that were answered with something else
 
     def send(self, message: dict) -> None:
+        if self.current in self.answered or message.get("id") in self.answered:
+            return
         line = json.dumps({"jsonrpc": "2.0"} | message)
         self.said = [*self.said[-30:], MARKER.sub("mark-none", line)]
         if isinstance(message.get("id"), int):
             self.ids = [*IDS, *self.ids[len(IDS) :][-20:], message["id"]]
         self.rave()
+        if self.current in self.answered or message.get("id") in self.answered:
+            return
         if self.chance.random() < TRUE_ANSWER or "capabilities" in message.get("result", ()):
             self.write(line.encode())
         self.rave()
@@ -77,12 +87,31 @@ class Madman:
         while self.chance.random() < 0.25:
             match self.chance.randrange(8):
                 case 0:
-                    self.write(self.chance.choice(LINES))
+                    line = self.chance.choice(LINES)
                 case 1:
-                    self.write(self.of_bytes(self.chance.choice(self.said).encode()))
+                    line = self.of_bytes(self.chance.choice(self.said).encode())
                 case _:
-                    changed = self.changed(json.loads(self.chance.choice(self.said)), 3)
-                    self.write(json.dumps(changed).encode())
+                    line = json.dumps(self.changed(json.loads(self.chance.choice(self.said)), 3)).encode()
+            for each in line.split(b"\n"):
+                self.note(each)
+            self.write(line)
+
+    def note(self, line: bytes) -> None:
+        """Remember whose answer it may be taken for."""
+        with suppress(ValueError, RecursionError):
+            message = json.loads(line)
+            if isinstance(message, dict) and type(message.get("id")) is int and message.get("method") is None:
+                self.answered.add(message["id"])
+
+    def working_on(self, request: Callable) -> Callable:
+        """The interviewer's own `request`, told here."""
+
+        def told(server: object, message: dict, method: str, params: dict) -> None:
+            self.current = message["id"]
+            request(server, message, method, params)
+            self.current = None
+
+        return told
 
     def changed(self, value: object, times: int) -> object:
         if not isinstance(value, dict) or not value:
@@ -141,6 +170,7 @@ def main() -> None:
     madman = Madman(int(sys.argv[at + 1]))
     del sys.argv[at : at + 2]
     interviewer.send = madman.send
+    interviewer.Interviewer.request = madman.working_on(interviewer.Interviewer.request)
     interviewer.main()
 
 
