@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from answering import asked_client, converse_tool
 from harness import (
+    FIXTURE,
     LegacyClient,
     Served,
     fixture_server,
@@ -67,6 +69,33 @@ async def test_a_session_goes_on_when_the_runtime_is_started_again_on_the_same_s
     async with serving(keeping(tmp_path / "other state")) as served:
         answer = await moved(client, served).request("ping")
         assert (answer.status, answer.error["data"]["reason"]) == (404, "session-not-found")
+
+
+async def test_a_client_can_be_asked_in_a_session_that_outlived_the_runtime(tmp_path: Path) -> None:
+    arguments = [str(FIXTURE.with_name("interviewer.py")), "--era", "legacy"]
+    policy = keeping(tmp_path / "state")
+    policy["mcpServers"]["fix"] = {"command": "python3", "args": arguments, "start": "lazy"}
+
+    def respond(method: str, _: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "elicitation/create": {"action": "accept", "content": {"answer": "yes"}},
+            "sampling/createMessage": {
+                "role": "assistant",
+                "content": {"type": "text", "text": "x"},
+                "model": "m",
+            },
+            "roots/list": {"roots": []},
+        }[method]
+
+    async with serving(policy) as served:
+        client, _ = await asked_client(served, "legacy", "fix")
+        assert isinstance(client, LegacyClient)
+    async with serving(policy) as served:
+        talk = await converse_tool(moved(client, served), "interview", respond, marker="m")
+        assert {method for method, _ in talk.asked} == {
+            "elicitation/create", "sampling/createMessage", "roots/list"
+        }  # fmt: skip
+        assert "result" in talk.answer.final
 
 
 async def test_runtimes_with_one_key_take_each_others_sessions(tmp_path: Path) -> None:
