@@ -6,7 +6,6 @@ from msgspec import Raw
 
 from mcphost.broker.request import Request
 from mcphost.decisions.handles import Bound, StateHandle, Who, bind
-from mcphost.protocol.asking import NOTHING
 from mcphost.protocol.inputs import ASKABLE, RESPONSES, STATE
 from mcphost.protocol.jsonrpc import Fields
 from mcphost.workers.owners import Need
@@ -32,7 +31,7 @@ class Call:
     rounds: Fields = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.method not in ASKABLE:
+        if self.method not in ASKABLE or self.request.inbound.era == "legacy":
             return
         if RESPONSES in self.params:
             self.rounds[RESPONSES] = self.params[RESPONSES]
@@ -64,10 +63,15 @@ class Call:
     def need(self) -> Need:
         """What it needs of a process: who can be asked, whether logs are wanted, and which process it is bound to."""
         client = self.request.client
-        declared = client.declared if self.method in ASKABLE else NOTHING
+        if self.is_shared:
+            return Need(client.declared)
         instance = "" if self.handle is None else self.handle.place
-        logs = client.log_level is not None
-        return Need(declared, logs=logs, instance=instance, chain=self.method in ASKABLE)
+        return Need(client.declared, logs=client.log_level is not None, instance=instance, chain=True)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it hears nothing and asks nothing back, so that it needs no process to itself: a completion."""
+        return self.method not in ASKABLE
 
 
 def bound(request: Request) -> Bound:

@@ -6,7 +6,7 @@ from msgspec import Raw
 
 from mcphost.broker.client import Client
 from mcphost.errors import METHOD_NOT_FOUND
-from mcphost.protocol import downstream, loglevels
+from mcphost.protocol import downstream, jsonrpc, loglevels
 from mcphost.protocol.jsonrpc import ErrorObject, Fields
 from mcphost.workers.hearing import Question
 
@@ -31,6 +31,8 @@ class Hears:
         self.on_question = on_question
         self._client: Client | None = None
         self._token: Raw | None = None
+        self._done = Raw(b"")  # the last progress that was passed on, as it was written
+        self._floor: float | None = None
 
     def turn_to(self, client: Client, meta: Fields) -> None:
         """Hear for this client; `meta` is its request's, which holds its progress token."""
@@ -40,6 +42,15 @@ class Hears:
     def turn_away(self) -> None:
         """Nobody listens."""
         self._client = self._token = None
+
+    def go_on(self) -> None:
+        """The same request is sent again: a server begins to count anew, and its client is told of more only.
+
+        Source: 2025-11-25, basic/utilities/progress: the value must grow with each notification.
+        """
+        done = jsonrpc.number(self._done)
+        if done is not None:
+            self._floor = done if self._floor is None else max(done, self._floor)
 
     @property
     def wants_progress(self) -> bool:
@@ -54,6 +65,10 @@ class Hears:
     def progressed(self, params: Fields) -> None:
         """Pass progress on, under the client's own token."""
         if self._client is not None and self._token is not None:
+            done = params.get("progress", Raw(b""))
+            if self._floor is not None and (jsonrpc.number(done) or 0.0) <= self._floor:
+                return
+            self._done = done
             self._client.notify(downstream.progress(params, self._token))
 
     def logged(self, params: Fields) -> None:

@@ -35,9 +35,10 @@ async def carry(around: Around, call: Call) -> Finished:
     client = call.request.client
     time = CallTime(call.seconds, around.asking.answer_seconds)
     need, carried = call.need, call.rounds
+    hears = Hears()
     rounds: Rounds | None = None
     with time.running():
-        finished = await _once(around, call, need, carried, time)
+        finished = await _once(around, call, need, carried, time, hears)
         while client.era == "legacy":
             members = finished.asks_for_input
             if members is None:
@@ -46,16 +47,22 @@ async def carry(around: Around, call: Call) -> Finished:
             rounds = rounds or Rounds(client.declared, secrets.token_urlsafe(_SALT_BYTES))
             carried = rounds.retry(await ask_together(client, time, rounds.receive(required)))
             need = replace(need, instance=finished.instance if required.state is not None else "")
-            finished = await _once(around, call, need, carried, time)
+            hears.go_on()
+            finished = await _once(around, call, need, carried, time, hears)
     return finished
 
 
-async def _once(around: Around, call: Call, need: Need, carried: Fields, time: CallTime) -> Finished:
+async def _once(
+    around: Around, call: Call, need: Need, carried: Fields, time: CallTime, hears: Hears
+) -> Finished:
     request = call.request
     client = request.client
-    hears = Hears()
+    workers = around.pool.find(call.target.server, request.owner)
+    if call.is_shared:
+        async with workers.share(need) as worker:
+            return await send(around, request, worker, call.params)
     hears.turn_to(client, request.inbound.meta)
-    async with around.pool.find(call.target.server, request.owner).lease(need) as worker:
+    async with workers.lease(need) as worker:
         sent = partial(send, around, request, worker, call.params, hearer=hears, rounds=carried)
         if client.era == "modern":
             hears.on_question = partial(_end, client, time)

@@ -72,6 +72,7 @@ _fields = msgspec.json.Decoder(Fields)
 _error = msgspec.json.Decoder(ErrorObject)
 _strings = msgspec.json.Decoder(list[str])
 _objects = msgspec.json.Decoder(list[Fields])
+_number = msgspec.json.Decoder(float)
 _text = msgspec.json.Decoder(str)
 _encode = msgspec.json.encode
 
@@ -143,6 +144,16 @@ def text(raw: Raw | None) -> str | None:
         return None
     try:
         return _text.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def number(raw: Raw | None) -> float | None:
+    """The number that raw JSON holds, or None if it holds none."""
+    if raw is None:
+        return None
+    try:
+        return _number.decode(raw)
     except (msgspec.DecodeError, RecursionError):
         return None
 

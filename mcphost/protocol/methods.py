@@ -54,4 +54,6 @@ UNSUBSCRIBE: Final = "resources/unsubscribe"
 SUBSCRIPTIONS: Final = frozenset({SUBSCRIBE, UNSUBSCRIBE})
 
 # Every value the label `method` of a metric can take; all else counts as "other".
-KNOWN: Final = frozenset({*FORWARDED, *SUBSCRIPTIONS, LISTEN, "initialize", "ping", "server/discover"})
+KNOWN: Final = frozenset(
+    {*FORWARDED, *SUBSCRIPTIONS, LISTEN, "initialize", "logging/setLevel", "ping", "server/discover"}
+)

@@ -162,6 +162,32 @@ async def test_a_modern_server_is_told_of_its_client_what_the_client_said_and_no
         assert told["traceparent"] == "00-01-02-01"
 
 
+async def test_progress_grows_over_all_rounds_of_a_call() -> None:
+    """A modern server begins to count anew with each round; its legacy client knows of one call only."""
+    async with serving_fixture("modern") as served:
+        client, _ = await asked_client(served, "legacy", "fix")
+        talk = await converse_tool(
+            client, "ask_in_steps", respond, meta={"progressToken": "t"}, rounds=2, steps=3
+        )
+        done = [note["params"]["progress"] for note in talk.notifications]
+        assert done == sorted(set(done))
+        assert talk.answer.result["content"]
+        assert len(talk.asked) == 2
+
+
+async def test_what_completes_arguments_hears_nothing_and_is_not_asked(
+    client_era: str, worker_era: str
+) -> None:
+    async with serving_fixture(worker_era) as served:
+        client, meta = await asked_client(served, client_era, "fix", log_level="debug")
+        params = {
+            "ref": {"type": "ref/prompt", "name": "greet"},
+            "argument": {"name": "style", "value": "f"},
+        }
+        talk = await converse(client, "completion/complete", params, never, **meta)
+        assert talk.answer.result["completion"]["values"] == ["formal", "friendly"]
+
+
 # --- states -----------------------------------------------------------------------------------------------
 
 

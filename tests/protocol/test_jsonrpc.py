@@ -326,3 +326,20 @@ def test_one_line_is_one_to_every_reader_of_lines_and_says_the_same(value: objec
     line = jsonrpc.one_line(spread)
     assert len(line.decode().splitlines()) == 1
     assert json.loads(line) == value
+
+
+@pytest.mark.parametrize(
+    ("raw", "number"),
+    [
+        (b"1", 1.0),
+        (b"-2.5e1", -25.0),
+        (b'"1"', None),
+        (b"true", None),
+        (b"1e999", None),
+        (b"", None),
+        (b"[", None),
+    ],
+)
+def test_a_number_is_read_from_what_is_one(raw: bytes, number: float | None) -> None:
+    assert jsonrpc.number(Raw(raw)) == number
+    assert jsonrpc.number(None) is None

@@ -13,7 +13,7 @@ def test_every_list_names_its_items_by_what_calls_on_them_use() -> None:
 def test_what_is_forwarded_is_known_and_what_the_runtime_answers_itself_is_not_forwarded() -> None:
     assert FORWARDED < KNOWN
     assert {*LISTS, *NAMED, *TASKS, COMPLETE} == FORWARDED
-    own = {"initialize", "ping", "server/discover", "subscriptions/listen"}
+    own = {"initialize", "logging/setLevel", "ping", "server/discover", "subscriptions/listen"}
     assert own | {"resources/subscribe", "resources/unsubscribe"} == KNOWN - FORWARDED
 
 

@@ -70,6 +70,18 @@ def ask_all(call: Call) -> Iterator:
     return text(answer, answer)
 
 
+@tool({"rounds": INTEGER, "steps": INTEGER}, ("rounds", "steps"))
+def ask_in_steps(call: Call) -> Iterator:
+    """In each round report progress some times and then ask. Modern requests repeat earlier rounds' progress, too."""
+    done, total = 0, call.arguments["rounds"] * call.arguments["steps"]
+    for number in range(call.arguments["rounds"]):
+        for _ in range(call.arguments["steps"]):
+            done += 1
+            call.progress(done, total)
+        yield Ask({f"question-{number}": elicit(str(number), answer=STRING)})
+    return text(str(done))
+
+
 @tool(
     {"tag": STRING, "count": INTEGER, "interval": NUMBER, "level": STRING | {"enum": list(LEVELS)}}, ("tag",)
 )
