@@ -12,11 +12,11 @@ from mcphost.errors import Overloaded
 from mcphost.protocol.asking import NOTHING, Declared
 from mcphost.workers.lifetime import background_tasks
 from mcphost.workers.owners import Owner
+from mcphost.workers.reports import Identity
 from mcphost.workers.settings import SHARED, ServerSettings
 from mcphost.workers.spares import Spares
 from mcphost.workers.starting import Surroundings
 from mcphost.workers.supervisor import WorkerSet
-from mcphost.workers.worker import Identity
 
 # Worker sets of sessions that one tenant may have at once, over all servers. Each is a process of some 50 MB, and clients
 # open sessions as they like.

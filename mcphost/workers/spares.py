@@ -19,8 +19,9 @@ from mcphost.telemetry.logs import logger
 from mcphost.telemetry.metrics import Metrics
 from mcphost.workers.lifetime import background_tasks
 from mcphost.workers.process import Launcher
+from mcphost.workers.reports import Identity
 from mcphost.workers.settings import ServerSettings
-from mcphost.workers.worker import Identity, Worker
+from mcphost.workers.worker import Worker
 
 # In the whole runtime: each is a process with its memory and three pipes, which nobody may ever want.
 MAX_SPARES: Final = 256

@@ -15,9 +15,10 @@ from mcphost.workers.hearing import OnNotified
 from mcphost.workers.lifetime import background_tasks
 from mcphost.workers.owners import Terms
 from mcphost.workers.process import Launcher
+from mcphost.workers.reports import Identity
 from mcphost.workers.settings import ServerSettings
 from mcphost.workers.spares import SpareLane, Spares
-from mcphost.workers.worker import Identity, Worker
+from mcphost.workers.worker import Worker
 
 # A call that finds its server in back-off waits along if the wait is this short, else it is told to come again.
 PATIENCE_SECONDS: Final = 2.0

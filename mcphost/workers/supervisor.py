@@ -21,11 +21,12 @@ from mcphost.workers.leases import Leases
 from mcphost.workers.lending import Lending
 from mcphost.workers.lifetime import background_tasks
 from mcphost.workers.owners import Need, Owner
+from mcphost.workers.reports import Identity
 from mcphost.workers.settings import ServerSettings
 from mcphost.workers.spares import Spares
 from mcphost.workers.starting import PATIENCE_SECONDS, Origin, Surroundings
 from mcphost.workers.toolnames import ToolNames
-from mcphost.workers.worker import Identity, Worker
+from mcphost.workers.worker import Worker
 
 State = Literal["starting", "ready", "draining", "stopping", "stopped", "backoff", "failed"]
 

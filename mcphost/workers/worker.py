@@ -5,18 +5,13 @@ Three facts, kept apart: `start` returns only a ready worker, `wait_ended` tells
 
 import secrets
 import signal
-import time
-from collections import Counter
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 import anyio
 import anyio.to_thread
 
-from mcphost.decisions.ratelimit import Rate, RateLimiter
 from mcphost.errors import McpHostError, StartFailed, UpstreamProtocolError, WorkerDied
 from mcphost.protocol import bridge, catalog, events, jsonrpc
 from mcphost.protocol.bridge import Eras
@@ -31,26 +26,15 @@ from mcphost.workers.egress import EgressProxy
 from mcphost.workers.hearing import Hearer, OnNotified
 from mcphost.workers.owners import Terms
 from mcphost.workers.process import Ended, Launcher, Process
+from mcphost.workers.reports import Identity, Reports
 from mcphost.workers.settings import ServerSettings
 from sandbox import Egress, KillReason, SandboxError
-
-STDERR_LOGGED: Final = Rate(per_second=20.0, burst=100)  # pieces per second that reach our log
-
-DENIALS_LOGGED: Final = Rate(per_second=1 / 60, burst=1)  # lines of one worker; the metric counts every call
 
 INSTANCE_BYTES: Final = 9  # unlike every other process of this and of earlier runtimes; not secret
 
 LAST_WORDS_SECONDS: Final = 1.0  # from a worker's closed pipe to the status of its process
 
 KILL_SECONDS: Final = 10.0  # after a kill the kernel needs moments; past this something is wrong with it
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Which worker it is, for logs and metrics."""
-
-    server: str
-    tenant: str
 
 
 class Worker:
@@ -65,10 +49,7 @@ class Worker:
         self._refusal: str | None = None
         self._lost = anyio.Event()
         self._lost_why = ""
-        self._stderr_limiter = RateLimiter(STDERR_LOGGED)
-        self._reported = False
-        self._denials_limiter = RateLimiter(DENIALS_LOGGED)
-        self._denied: Counter[str] = Counter()  # since the last line about it; names of system calls only
+        self._reports = Reports(identity, metrics)
         self._process: Process
         self._connection: Connection
         self.terms: Terms
@@ -157,7 +138,7 @@ class Worker:
         """End one that was prepared and never started. Bounded, and not cut short by cancellation."""
         self._process.kill()
         with anyio.CancelScope(shield=True), anyio.move_on_after(KILL_SECONDS):
-            self._report(await self._process.wait_ended())
+            self._reports.exited(self.pid, await self._process.wait_ended())
         self._process.close_pipes()
 
     @property
@@ -274,29 +255,17 @@ class Worker:
             "worker_does_not_die", server=self.identity.server, tenant=self.identity.tenant, pid=self.pid
         )
         self._connection.close()
-        return self._report(Ended(reason))
+        return self._reports.exited(self.pid, Ended(reason))
 
     async def _finish(self) -> Ended:
         ended = await self._process.wait_ended()
         self._connection.close()
-        return self._report(ended)
-
-    def _report(self, ended: Ended) -> Ended:
-        """Say once, to the metrics and the log, how the worker ended and what it used."""
-        if not self._reported:
-            self._reported = True
-            who = {"server": self.identity.server, "tenant": self.identity.tenant}
-            self._metrics.worker_exited(**who, reason=ended.reason, usage=ended.usage)
-            how = {"code": ended.code} if ended.signal is None else {"signal": ended.signal}
-            logger().info(
-                "worker_exited", **who, pid=self.pid, reason=ended.reason, **how, **ended.usage.counted()
-            )
-        return ended
+        return self._reports.exited(self.pid, ended)
 
     async def _spawn(self, launcher: Launcher) -> None:
         # In a thread, for it makes directories.
         spec = await anyio.to_thread.run_sync(self._settings.sandbox, self.identity.tenant)
-        self._process = await launcher.start(spec, self._on_denied)
+        self._process = await launcher.start(spec, self._reports.denied)
         if self._settings.egress is not None:
             launcher.look_after(
                 partial(self._serve_egress, self._process, self._settings.egress),
@@ -316,7 +285,7 @@ class Worker:
             machine,
             message_bytes=self._settings.message_bytes,
             on_event=self._on_event,
-            on_stderr=self._on_stderr,
+            on_stderr=self._reports.stderr,
             on_lost=self._on_lost,
         )
         try:
@@ -398,7 +367,7 @@ class Worker:
                 self._settled.set()
             case events.Notified(method, params, subscription):
                 if self.on_notified is None:
-                    self._odd("notification")
+                    self._reports.odd("notification")
                 else:
                     self.on_notified(method, params, subscription)
             case events.AnsweredLate():
@@ -407,31 +376,9 @@ class Worker:
                 if what == "unowned-request":
                     self.asked_unbidden = True
                     self._unfit.set()
-                self._odd(what)
+                self._reports.odd(what)
             case _:
                 pass
-
-    def _odd(self, what: str) -> None:
-        self._metrics.oddity(self.identity.server, self.identity.tenant, what)
-
-    def _on_stderr(self, data: bytes) -> None:
-        # Debug only: what a server prints is its own, and may hold what its tenant would not want in our log.
-        if not self._stderr_limiter.wait_for(time.monotonic()):  # a callback: anyio knows no loop here
-            text = data[:2000].decode(errors="replace")
-            logger().debug(
-                "worker_stderr", server=self.identity.server, tenant=self.identity.tenant, text=text
-            )
-
-    def _on_denied(self, calls: Mapping[str, int]) -> None:
-        for call, count in calls.items():
-            self._metrics.denied_calls(self.identity.server, self.identity.tenant, call, count)
-        self._denied.update(calls)
-        if not self._denials_limiter.wait_for(time.monotonic()):  # as above
-            said = ",".join(f"{call}={count}" for call, count in sorted(self._denied.items()))
-            logger().warning(
-                "worker_denied_calls", server=self.identity.server, tenant=self.identity.tenant, calls=said
-            )
-            self._denied.clear()
 
     def _on_lost(self, why: str) -> None:
         self._lost_why = why

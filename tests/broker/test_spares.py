@@ -14,8 +14,8 @@ import pytest
 from harness import FIXTURE, Served, fixture_server, make_policy, serving, tenant_entry, until
 from mcphost.telemetry.metrics import Metrics
 from mcphost.workers.process import Launcher
+from mcphost.workers.reports import Identity
 from mcphost.workers.spares import SpareLane, Spares
-from mcphost.workers.worker import Identity
 from sandbox import SandboxSpec
 
 pytestmark = pytest.mark.kernel
