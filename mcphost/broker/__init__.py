@@ -50,12 +50,12 @@ class Broker:
         self._metrics = around.metrics
         self._tenants = tenants
         patience = Patience()
-        listings = Listings(patience)
+        listings = Listings(around.pool, patience)
         self._faces = Faces(around, patience)
         self._lists = Lists(around, listings)
         targets = Targets(around.pool, listings)
         tasks = Tasks(around)
-        self._calls = Calls(around, targets, Mirroring(around.pool, listings), tasks)
+        self._calls = Calls(around, targets, Mirroring(listings), tasks)
         self._listening = Listening(around, targets, tasks, patience)
         self._watching = Watching(around, targets)
 

@@ -6,11 +6,10 @@ from weakref import WeakKeyDictionary
 
 import anyio
 
-from mcphost import errors
 from mcphost.broker.endpoints import servers_of, together
 from mcphost.broker.patience import Patience
 from mcphost.broker.request import Around, Request
-from mcphost.errors import WorkerUnavailable
+from mcphost.errors import McpHostError, WorkerUnavailable
 from mcphost.protocol import catalog
 from mcphost.protocol.downstream import Face
 from mcphost.protocol.events import ServerFacts
@@ -81,13 +80,12 @@ class Faces:
         """
         facts: dict[str, ServerFacts] = {}
         names = servers_of(self._pool, request)
-        failed: list[errors.WorkerUnavailable] = []
+        failed: list[McpHostError] = []
 
         async def look(server: str) -> None:
-            workers = self._pool.find(server, request.owner)
             try:
-                facts[server] = await self._latest(workers)
-            except WorkerUnavailable as error:
+                facts[server] = await self._latest(self._pool.find(server, request.owner))
+            except McpHostError as error:
                 failed.append(error)
                 logger().warning(
                     "face_part_missing", tenant=request.tenant.name, server=server, why=printable(str(error))

@@ -1,7 +1,8 @@
 """What servers listed last, kept per worker set: their names, and which of a tool's arguments headers mirror.
 
-A listing belongs to the process that gave it, and is read again after the server has said that it changed. Of a
-process that is gone it still tells which names the server had, and that is all that may be read from it.
+A legacy server may list other things to clients that it can ask, so there is one for each form of those. A listing
+belongs to the process that gave it, and is read again after the server has said that it changed. Of a process that is
+gone it still tells which names the server had, and that is all that may be read from it.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,13 +13,17 @@ from weakref import WeakKeyDictionary
 import anyio
 
 from mcphost.broker.patience import Patience
-from mcphost.errors import CallTimeout
+from mcphost.broker.request import Request
+from mcphost.broker.roundtrip import capabilities_of
+from mcphost.errors import CallTimeout, Overloaded
 from mcphost.protocol import catalog, jsonrpc, paramheaders
+from mcphost.protocol.asking import Declared
 from mcphost.protocol.jsonrpc import Fields
 from mcphost.protocol.listening import ListKind
 from mcphost.protocol.methods import LISTS
 from mcphost.protocol.paramheaders import InvalidAnnotation, Mirrored
 from mcphost.workers.owners import Need
+from mcphost.workers.pool import Pool
 from mcphost.workers.supervisor import WorkerSet
 from mcphost.workers.worker import Worker
 
@@ -46,28 +51,36 @@ class _Known:
     fetching: anyio.Lock = field(default_factory=anyio.Lock)
 
 
-class Listings:
-    """The last listing of each worker set and method. Bounded by the worker sets there are and what one may list."""
+_Lists = dict[tuple[str, Declared], _Known]
 
-    def __init__(self, patience: Patience) -> None:
+
+class Listings:
+    """The last listing of each worker set, method and kind of client.
+
+    Bounded by the worker sets there are, what one may list, and the few forms in which a client can be asked.
+    """
+
+    def __init__(self, pool: Pool, patience: Patience) -> None:
+        self._pool = pool
         self._patience = patience
-        self._known: WeakKeyDictionary[WorkerSet, dict[str, _Known]] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[WorkerSet, _Lists] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
         return f"<Listings of {len(self._known)} worker sets>"
 
-    async def gather(self, workers: WorkerSet, method: str) -> catalog.Gathered:
+    async def gather(self, request: Request, server: str, method: str) -> catalog.Gathered:
         """A list of a server, all pages, read now, within what `Patience` grants.
 
         Raises:
             McpHostError: the server is down, did not answer in time, or answered what is no list.
         """
-        gathered, _ = await self._read(workers, method)
+        gathered, _ = await self._read(request, server, method)
         return gathered
 
     async def current(
         self,
-        workers: WorkerSet,
+        request: Request,
+        server: str,
         method: str,
         suffices: Callable[[Listing], bool],
         *,
@@ -80,31 +93,37 @@ class Listings:
         Raises:
             McpHostError: as `gather`.
         """
-        known = self._of(workers, method)
+        workers = self._pool.find(server, request.owner)
+        known = self._of(workers, request, method)
         if (listing := _fresh(known, workers)) is not None and suffices(listing):
             return listing
         async with known.fetching:  # who waited here finds what the one before has read
             listing = _fresh(known, workers)
             if listing is not None and (suffices(listing) or _is_young(listing)):
                 return listing
-            _, listing = await self._read(workers, method, seconds)
+            _, listing = await self._read(request, server, method, seconds)
             return listing
 
-    def last(self, workers: WorkerSet, method: str) -> Listing | None:
+    def last(self, request: Request, server: str, method: str) -> Listing | None:
         """What was listed last, perhaps by a process that is gone."""
-        return self._of(workers, method).listing
+        try:
+            workers = self._pool.find(server, request.owner)
+        except Overloaded:
+            return None
+        return self._of(workers, request, method).listing
 
     async def _read(
-        self, workers: WorkerSet, method: str, seconds: float | None = None
+        self, request: Request, server: str, method: str, seconds: float | None = None
     ) -> tuple[catalog.Gathered, Listing]:
-        known = self._of(workers, method)
+        workers = self._pool.find(server, request.owner)
+        known = self._of(workers, request, method)
         changes = known.changes
         if seconds is None:
             seconds = min(workers.settings.timeouts.call, self._patience.seconds(workers))
         try:
             with anyio.fail_after(seconds):
-                async with workers.lease(Need()) as worker:
-                    gathered, instance = await _gathered(worker, method), worker.instance
+                async with workers.share(Need(request.client.declared)) as worker:
+                    gathered, instance = await _gathered(request, worker, method), worker.instance
         except TimeoutError:
             self._patience.missed(workers)
             raise CallTimeout(seconds) from None
@@ -119,26 +138,27 @@ class Listings:
         )
         return gathered, known.listing
 
-    def _of(self, workers: WorkerSet, method: str) -> _Known:
+    def _of(self, workers: WorkerSet, request: Request, method: str) -> _Known:
         lists = self._known.get(workers)
         if lists is None:
-            lists = self._known[workers] = {method: _Known() for method in LISTS}
+            lists = self._known[workers] = {}
             workers.hub.watch_lists(_counter(lists))
-        return lists[method]
+        return lists.setdefault((method, request.client.declared), _Known())
 
 
-async def _gathered(worker: Worker, method: str) -> catalog.Gathered:
+async def _gathered(request: Request, worker: Worker, method: str) -> catalog.Gathered:
     if LISTS[method].feature not in worker.facts.capabilities:
         return catalog.Gathered(LISTS[method])
-    return await worker.list_all(method)
+    return await worker.list_all(method, capabilities=capabilities_of(request.client))
 
 
 def _fresh(known: _Known, workers: WorkerSet) -> Listing | None:
     """The listing, if the process that gave it still runs and has not said since that it changed."""
-    listing, running = known.listing, workers.worker
-    if listing is None or running is None or listing.changes != known.changes:
+    listing, main = known.listing, workers.worker
+    if listing is None or listing.changes != known.changes:
         return None
-    return listing if listing.instance == running.instance else None
+    runs = workers.leases.knows(listing.instance) or (main is not None and listing.instance == main.instance)
+    return listing if runs else None
 
 
 def _is_young(listing: Listing) -> bool:
@@ -155,11 +175,11 @@ def _mirrored(tool: Fields) -> tuple[str, tuple[Mirrored, ...]] | None:
     return (name, found) if name is not None and found else None
 
 
-def _counter(lists: Mapping[str, _Known]) -> Callable[[ListKind], None]:
+def _counter(lists: _Lists) -> Callable[[ListKind], None]:
     """Counts a change of the lists of a kind. It knows no worker set, which it must not outlive."""
 
     def count(kind: ListKind) -> None:
-        for method, known in lists.items():
+        for (method, _), known in lists.items():
             if LISTS[method].feature == kind:
                 known.changes += 1
 

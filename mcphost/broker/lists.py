@@ -9,11 +9,11 @@ from mcphost import errors
 from mcphost.broker.endpoints import audience_of, check_offered, names_of, servers_of, together
 from mcphost.broker.listings import Listings
 from mcphost.broker.request import Around, Request
+from mcphost.broker.roundtrip import Finished, send
 from mcphost.decisions.cursors import CursorBroken, Own, open_cursor, seal_cursor
 from mcphost.decisions.paging import PAGE_ITEMS, Position, StalePosition, cut
-from mcphost.errors import CallTimeout, DownstreamProtocolError, McpHostError, ServerError, WorkerGone
+from mcphost.errors import CallTimeout, DownstreamProtocolError, McpHostError, WorkerGone
 from mcphost.protocol import bridge, catalog, jsonrpc, paramheaders
-from mcphost.protocol.bridge import Eras
 from mcphost.protocol.jsonrpc import Fields
 from mcphost.protocol.methods import ListMethod
 from mcphost.protocol.paramheaders import InvalidAnnotation
@@ -62,39 +62,31 @@ class Lists:
         params = {key: value for key, value in inbound.params.items() if key != _CURSOR}
         if own is not None:
             params[_CURSOR] = Raw(own.cursor.encode())
-        eras, instance, result = await self._page(request, server, params, own)
-        members, items = catalog.page(result, method)
+        finished = await self._page(request, server, params, own)
+        members, items = catalog.page(finished.result(), method)
         shown = self._shown(request, server, method, items)
         members[method.member] = jsonrpc.raw([item for _, item in shown])
         following = members.pop(_NEXT, None)
         if following is not None and jsonrpc.text(following) is not None:
-            members[_NEXT] = self._sealed(request, Own(instance, bytes(following).decode()))
-        return bridge.to_client(inbound.method, jsonrpc.raw(members), eras, server_info=self._around.info)
+            members[_NEXT] = self._sealed(request, Own(finished.instance, bytes(following).decode()))
+        return bridge.to_client(
+            inbound.method, jsonrpc.raw(members), finished.eras, server_info=self._around.info
+        )
 
-    async def _page(
-        self, request: Request, server: str, params: Fields, own: Own | None
-    ) -> tuple[Eras, str, Raw]:
-        """The eras that a page crossed, the process that gave it, and the page."""
+    async def _page(self, request: Request, server: str, params: Fields, own: Own | None) -> Finished:
+        """What the server answers, at the process that gave its cursor."""
         workers = self._pool.find(server, request.owner)
         seconds = workers.settings.timeouts.call
-        need = Need(instance=own.instance if own else "")
+        need = Need(request.client.declared, instance=own.instance if own else "")
         try:
             with anyio.fail_after(seconds):
-                async with workers.lease(need) as worker:
-                    eras = Eras(request.inbound.era, worker.facts.era)
-                    carried = bridge.to_worker(
-                        params, request.inbound.meta, eras, token=None, client_info=self._around.info
-                    )
-                    message = await worker.request(request.inbound.method, lambda _: carried)
-                    instance = worker.instance
+                async with workers.share(need) as worker:
+                    finished = await send(self._around, request, worker, params)
         except TimeoutError:
             raise CallTimeout(seconds) from None
         except WorkerGone:
             raise _unknown_cursor() from None
-        if message.kind == "error":
-            error = bridge.error_to_client(jsonrpc.error_object(message.body), eras)
-            raise ServerError(error.code, error.message, bytes(error.data))
-        return eras, instance, message.body
+        return finished
 
     async def _merged(self, request: Request, method: ListMethod, start: Position | None) -> Raw:
         """One page of what all servers of the endpoint list together."""
@@ -149,9 +141,8 @@ class Lists:
         names = servers_of(self._pool, request)
 
         async def gather(server: str) -> None:
-            workers = self._pool.find(server, request.owner)
             try:
-                found[server] = await self._listings.gather(workers, request.inbound.method)
+                found[server] = await self._listings.gather(request, server, request.inbound.method)
             except McpHostError as error:
                 failed.append(error)
                 self._around.metrics.part_missing(request.tenant.name, server)

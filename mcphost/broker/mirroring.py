@@ -6,7 +6,6 @@ from mcphost.broker.request import Request
 from mcphost.errors import DownstreamProtocolError
 from mcphost.protocol import paramheaders
 from mcphost.protocol.jsonrpc import Fields
-from mcphost.workers.pool import Pool
 
 _LIST = "tools/list"
 
@@ -14,8 +13,7 @@ _LIST = "tools/list"
 class Mirroring:
     """Knows by the servers' lists which headers a call owes. Only clients of 2026-07-28 send any."""
 
-    def __init__(self, pool: Pool, listings: Listings) -> None:
-        self._pool = pool
+    def __init__(self, listings: Listings) -> None:
         self._listings = listings
 
     async def check(self, request: Request, target: Target, params: Fields, seconds: float) -> None:
@@ -30,15 +28,16 @@ class Mirroring:
         """
         if request.inbound.era == "legacy" or request.inbound.method != "tools/call":
             return
-        workers = self._pool.find(target.server, request.owner)
         listing = await self._listings.current(
-            workers, _LIST, lambda known: target.name in known.names, seconds=seconds
+            request, target.server, _LIST, lambda known: target.name in known.names, seconds=seconds
         )
         try:
             self._compare(request, params, listing.mirrored.get(target.name, ()))
         except DownstreamProtocolError:
             # It may have gone by a newer schema than we know, of a server that does not tell when its list changes.
-            listing = await self._listings.current(workers, _LIST, lambda _: False, seconds=seconds)
+            listing = await self._listings.current(
+                request, target.server, _LIST, lambda _: False, seconds=seconds
+            )
             self._compare(request, params, listing.mirrored.get(target.name, ()))
 
     @staticmethod

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-import anyio
 from msgspec import Raw
 
 from mcphost.broker.client import Client
 from mcphost.broker.request import Around, Request
-from mcphost.errors import CallTimeout, ServerError, UpstreamProtocolError
+from mcphost.errors import ServerError, UpstreamProtocolError
 from mcphost.protocol import bridge, jsonrpc, tasks
 from mcphost.protocol.bridge import Eras, Told
 from mcphost.protocol.events import ServerFacts
@@ -15,7 +14,6 @@ from mcphost.protocol.inputs import STATE
 from mcphost.protocol.jsonrpc import Fields, Message
 from mcphost.protocol.methods import TASKS
 from mcphost.workers.hearing import Hearer
-from mcphost.workers.owners import Need
 from mcphost.workers.worker import Worker
 
 
@@ -65,7 +63,7 @@ async def send(
     """
     inbound, client = request.inbound, request.client
     eras = Eras(inbound.era, worker.facts.era)
-    told = Told(_capabilities(client), client.log_level if hearer is not None else None, rounds or {})
+    told = Told(capabilities_of(client), client.log_level if hearer is not None else None, rounds or {})
     wants_progress = hearer is not None and hearer.wants_progress
     message = await worker.request(
         inbound.method,
@@ -85,26 +83,7 @@ async def send(
     return finished
 
 
-async def roundtrip(
-    around: Around, request: Request, server: str, params: Fields, *, limit: float | None = None
-) -> tuple[Eras, Raw]:
-    """One request that asks nothing back, on a worker of the tenant's, within `limit` seconds (the server's without one).
-
-    Gives the eras that it crossed and the raw result.
-    Waiting for a slot and for a starting worker counts against the deadline.
-    """
-    workers = around.pool.find(server, request.owner)
-    seconds = limit or workers.settings.timeouts.call
-    try:
-        with anyio.fail_after(seconds):
-            async with workers.lease(Need()) as worker:
-                finished = await send(around, request, worker, params)
-    except TimeoutError:
-        raise CallTimeout(seconds) from None
-    return finished.eras, finished.result()
-
-
-def _capabilities(client: Client) -> Raw:
+def capabilities_of(client: Client) -> Raw:
     """What a modern server is told that the client can do: its own words, or what they come to in the newer era."""
     return client.capabilities if client.era == "modern" else client.declared.raw
 

@@ -1,5 +1,8 @@
 """Which server's item a request means, by the name under which the endpoint shows it."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 from mcphost import errors
 from mcphost.broker.call import Target
 from mcphost.broker.endpoints import names_of, servers_of, together
@@ -14,6 +17,8 @@ from mcphost.workers.pool import Pool
 
 _TEMPLATES = "resources/templates/list"
 _RESOURCES = "resources/list"
+
+Has = Callable[[Sequence[str]], bool]
 
 
 class Targets:
@@ -56,9 +61,8 @@ class Targets:
                 (each for each in listing.names if names.expose(server, "name", each) == exposed), None
             )
 
-        workers = self._pool.find(server, request.owner)
         name = named(
-            await self._listings.current(workers, method, lambda listing: named(listing) is not None)
+            await self._listings.current(request, server, method, lambda listing: named(listing) is not None)
         )
         if name is None:
             raise _unknown(request, method, exposed)
@@ -69,6 +73,8 @@ class Targets:
         if len(servers) == 1:
             return Target(servers[0], name)
         owners = await self._owners(request, servers, name, method)
+        if not owners:  # perhaps since yesterday: of a server that does not tell when its lists change
+            owners = await self._owners(request, servers, name, method, anew=True)
         if not owners:
             raise _unknown(request, method, name)
         if not request.caller.route.interchangeable:
@@ -76,35 +82,46 @@ class Targets:
         states = [(server, self._pool.find(server, request.owner).state) for server in owners]
         return Target(healthiest(states), name)
 
-    async def _owners(self, request: Request, servers: list[str], name: str, method: str) -> list[str]:
+    async def _owners(
+        self, request: Request, servers: list[str], name: str, method: str, *, anew: bool = False
+    ) -> list[str]:
         """The servers that list the name and may be used for it, in the policy's order."""
         allowed = [server for server in servers if request.tenant.permissions.allows(server, name)]
-        listed = await self._listed(request, allowed, name, method)
+        listed = await self._listed(request, allowed, lambda names: name in names, method, anew=anew)
         if method == _RESOURCES and not listed:
-            listed = await self._listed(request, allowed, name, _TEMPLATES)
+            covered = partial(_covered, name)
+            listed = await self._listed(request, allowed, covered, _TEMPLATES, anew=anew)
         return [server for server in servers if server in listed]
 
-    async def _listed(self, request: Request, servers: list[str], name: str, method: str) -> set[str]:
-        """The servers that have a name in a list. One that is down counts with what it listed before."""
+    async def _listed(
+        self, request: Request, servers: list[str], has: Has, method: str, *, anew: bool
+    ) -> set[str]:
+        """The servers that have something in a list, as it is known or read `anew`.
+
+        One that is down counts with what it listed before.
+        """
         found: set[str] = set()
 
-        def has(listing: Listing) -> bool:
-            if method == _TEMPLATES:
-                return any(templates.covers(each, name) for each in listing.names)
-            return name in listing.names
-
         async def look(server: str) -> None:
-            workers = self._pool.find(server, request.owner)
             try:
-                listing: Listing | None = await self._listings.current(workers, method, has)
+                listing = await self._listings.current(
+                    request, server, method, lambda listing: not anew or has(listing.names)
+                )
             except McpHostError:
-                listing = self._listings.last(workers, method)
-            if listing is not None and has(listing):
+                known = self._listings.last(request, server, method)
+                if known is None:
+                    return
+                listing = known
+            if has(listing.names):
                 found.add(server)
 
         if servers:
             await together(look, servers)
         return found
+
+
+def _covered(name: str, listed: Sequence[str]) -> bool:
+    return any(templates.covers(each, name) for each in listed)
 
 
 def _unknown(request: Request, method: str, name: str) -> DownstreamProtocolError:

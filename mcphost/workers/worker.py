@@ -11,11 +11,13 @@ from typing import Final
 
 import anyio
 import anyio.to_thread
+from msgspec import Raw
 
 from mcphost.errors import McpHostError, StartFailed, UpstreamProtocolError, WorkerDied
 from mcphost.protocol import bridge, catalog, events, jsonrpc
 from mcphost.protocol.bridge import Eras
 from mcphost.protocol.events import ServerFacts
+from mcphost.protocol.jsonrpc import EMPTY_OBJECT
 from mcphost.protocol.methods import LISTS
 from mcphost.protocol.upstream import Upstream
 from mcphost.telemetry.logs import logger, printable
@@ -201,8 +203,8 @@ class Worker:
         """Send a request; see `Connection.request`."""
         return await self._connection.request(method, build, hearer)
 
-    async def list_all(self, method: str) -> catalog.Gathered:
-        """Every item of a list, all pages.
+    async def list_all(self, method: str, *, capabilities: Raw = EMPTY_OBJECT) -> catalog.Gathered:
+        """Every item of a list, all pages, as a modern server has it for a client of these capabilities.
 
         Raises:
             UpstreamProtocolError: an error, a malformed page, or pages without end.
@@ -210,7 +212,7 @@ class Worker:
         gathered = catalog.Gathered(LISTS[method])
         params: jsonrpc.Fields = {}
         while True:
-            answer = await self.request(method, self._own_params(params))
+            answer = await self.request(method, self._own_params(params, capabilities))
             if answer.kind == "error":
                 error = jsonrpc.error_object(answer.body)
                 raise UpstreamProtocolError(f"{method} failed: {error.code} {printable(error.message)}")
@@ -346,9 +348,10 @@ class Worker:
         with anyio.CancelScope(shield=True), suppress(TimeoutError), anyio.fail_after(KILL_SECONDS):
             await self._finish()
 
-    def _own_params(self, params: jsonrpc.Fields) -> Build:
-        eras = Eras("legacy", self.facts.era)
-        return lambda _: bridge.to_worker(params, {}, eras, token=None, client_info=self.terms.client_info)
+    def _own_params(self, params: jsonrpc.Fields, capabilities: Raw) -> Build:
+        eras, told = Eras("legacy", self.facts.era), bridge.Told(capabilities)
+        info = self.terms.client_info
+        return lambda _: bridge.to_worker(params, {}, eras, token=None, client_info=info, told=told)
 
     def _told(self, what: str) -> str:
         connection: Connection | None = getattr(self, "_connection", None)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from answering import asked_client
 from harness import (
     ModernClient,
     Served,
@@ -95,6 +96,19 @@ async def test_a_name_that_clients_would_not_take_is_called_by_its_short_form(cl
             assert (await client.call(unknown)).error["code"] == -32602
 
 
+async def test_a_client_that_can_be_asked_is_shown_what_a_legacy_server_has_for_such(client_era: str) -> None:
+    servers = {
+        name: shapes_server(era="legacy", tools=["plain", "asks"], asking=["asks"]) for name in ("s", "other")
+    }
+    async with serving(make_policy(servers, routes=BOTH)) as served:
+        for path, shown in (("/mcp", 4), ("/mcp/bare", 2), ("s", 2)):
+            for declared, count in (({}, shown // 2), ({"elicitation": {}}, shown), ({}, shown // 2)):
+                client, meta = await asked_client(served, client_era, path, capabilities=declared)
+                listed = (await client.request("tools/list", **meta)).result["tools"]
+                assert len(listed) == count, (path, declared)
+
+
+BOTH = {"/mcp": {}, "/mcp/bare": {"naming": "none"}}
 LINK = {"type": "resource_link", "uri": "mem://linked", "name": "l"}
 EMBEDDED = {"type": "resource", "resource": {"uri": "ui://board", "text": "x"}}
 

@@ -9,6 +9,7 @@
      "page": 2,                             items on a page; 0 for all
      "circle": true,                        the last page leads to the first
      "silent": ["tools/list"],              methods that are never answered
+     "asking": ["tool"],                    of the tools those that only a client is shown that can be asked
      "results": {"tool": {...}}}            what a call of a tool is answered with
 
 A call of any other tool is answered with its name, the server's, and the arguments.
@@ -52,7 +53,8 @@ def discover(_params: dict) -> dict:
     }
 
 
-def initialize(_params: dict) -> dict:
+def initialize(params: dict) -> dict:
+    SHAPE["can ask"] = bool(params.get("capabilities"))
     return about() | {"protocolVersion": "2025-11-25", "serverInfo": {"name": NAME, "version": "1"}}
 
 
@@ -60,7 +62,8 @@ def listed(method: str, params: dict) -> dict:
     member, key = KEYS[method]
     items = [item if isinstance(item, dict) else {key: item} for item in SHAPE.get(member, [])]
     if member == "tools":
-        items = [{"inputSchema": {"type": "object"}} | item for item in items]
+        hidden = [] if SHAPE.get("can ask") else SHAPE.get("asking", [])
+        items = [{"inputSchema": {"type": "object"}} | item for item in items if item["name"] not in hidden]
     start, size = int(params.get("cursor", "0")), SHAPE.get("page", 0) or len(items) or 1
     more = start + size < len(items)
     result = {member: items[start : start + size]} | SHAPE.get("hints", {})
