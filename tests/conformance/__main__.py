@@ -9,8 +9,10 @@ import tempfile
 from pathlib import Path
 
 from conformance import legs
+from conformance.cells import CELLS, endpoints
 from conformance.expected import not_clean, vacuous
 from conformance.judging import judging
+from conformance.product import ANSWER_TIME, LEASES, WARM
 from conformance.report import document
 from mcphost import __version__
 
@@ -24,10 +26,20 @@ def main() -> None:
         folder = Path(name)
         folder.chmod(0o755)
         with judging(folder, everything=True) as runs:
-            results = {cell: run.result().outcomes for cell, run in runs.cells.items()}
-            everything = {served: run.result().outcomes for served, run in runs.everything.items()}
-    versions = {"suite": legs.version(), "node": legs.node_version(), "product": __version__}
-    arguments.write.write_text(document(results, everything, **versions))
+            results = {cell: runs.leg(cell).outcomes for cell in CELLS}
+            everything = {
+                served: runs.everything(served).outcomes for served in endpoints() if served.is_plain
+            }
+    told = {
+        "suite": legs.version(),
+        "node": legs.node_version(),
+        "product": __version__,
+        "answer_time": ANSWER_TIME,
+        "leases": LEASES,
+        "warm": WARM,
+        "tries": legs.TRIES,
+    }
+    arguments.write.write_text(document(results, everything, told))
     wrong = 0
     for cell, outcomes in results.items():
         fallen = {scenario for scenario, outcome in outcomes.items() if not outcome.clean}

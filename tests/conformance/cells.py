@@ -5,26 +5,30 @@ from dataclasses import dataclass
 from itertools import product
 
 ERAS = ("legacy", "silent", "dual", "modern")
-SCOPES = ("tenant",)
+SCOPES = ("tenant", "session")
 ENDPOINTS = ("single", "aggregated")
 REVISIONS = ("2025-11-25", "2026-07-28")
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One endpoint of the product: the era and scope of the server behind it, and whether it is one of many."""
+    """One endpoint of the product: the era and scope of the server behind it, and whether it is one of many.
+
+    Its name is that of the server, too: each has one to itself.
+    """
 
     era: str
     scope: str
     endpoint: str
 
     @property
-    def server(self) -> str:
-        return f"{self.era}-{self.scope}"
+    def path(self) -> str:
+        return f"/servers/{self}/mcp" if self.endpoint == "single" else f"/mcp/{self}"
 
     @property
-    def path(self) -> str:
-        return f"/servers/{self.server}/mcp" if self.endpoint == "single" else f"/mcp/{self.server}"
+    def is_plain(self) -> bool:
+        """Whether nothing about it is chosen but the era of the server."""
+        return (self.scope, self.endpoint) == (SCOPES[0], ENDPOINTS[0])
 
     @property
     def speaks(self) -> str:

@@ -16,6 +16,9 @@ NODE = PEERS / "servers" / "bin" / "node"
 PACKAGE = PEERS / "node" / "node_modules" / "@modelcontextprotocol" / "conformance"
 # Many times what a run takes, for machines with much else to do.
 LEG_SECONDS = 200
+# These give some answers half a second, which a machine with much else to do may not have. They are tried so often.
+HURRIED = frozenset({"server-stateless"})
+TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +62,23 @@ def run(url: str, folder: Path, *selection: str) -> Leg:
     Raises:
         subprocess.TimeoutExpired: it did not end.
     """
+    said = _run(url, folder, *selection)
+    outcomes = dict(read(folder))
+    again = {name for name in HURRIED & outcomes.keys() if not outcomes[name].clean}
+    for number in range(1, TRIES):
+        for name in sorted(again):
+            place = folder / f"again-{number}"
+            said += _run(url, place, "--scenario", name)
+            outcomes |= read(place)
+        again = {name for name in again if not outcomes[name].clean}
+    return Leg(outcomes, said)
+
+
+def _run(url: str, folder: Path, *selection: str) -> str:
+    """What the suite said."""
     folder.mkdir(parents=True)
     command = [NODE, PACKAGE / "dist" / "index.js", "server", "--url", url, *selection, "-o", folder]
-    # What is on the path is not what runs: proxies of the machine must not stand in between either.
+    # Proxies of the machine must not stand in between.
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     done = subprocess.run(
         command,
@@ -72,4 +89,4 @@ def run(url: str, folder: Path, *selection: str) -> Leg:
         env=environment,
         check=False,
     )
-    return Leg(read(folder), done.stdout.decode(errors="replace"))
+    return done.stdout.decode(errors="replace")

@@ -24,6 +24,10 @@ of how many there are. *Clean* is a stricter one: nothing failed, nothing warned
 hold. *Unscored* are clean scenarios among those that the suite runs along with a set but does not count: extensions,
 what was added later, and what its own reference server does not pass.
 
+The suite begins many calls in which the server asks its client, and abandons them. On a legacy server each of them
+holds a process, so the policy of these runs waits {answer_time} for an answer and lends {leases} processes; it keeps
+{warm} spares, since `server-stateless` gives some answers half a second. That scenario is tried up to {tries} times.
+
 """
 
 COLUMNS = ("Server", "Scope", "Endpoint", "Client", "Scored", "Clean", "Warnings", "Unscored")
@@ -32,11 +36,11 @@ COLUMNS = ("Server", "Scope", "Endpoint", "Client", "Scored", "Clean", "Warnings
 def document(
     results: Mapping[Cell, Mapping[str, Outcome]],
     everything: Mapping[Served, Mapping[str, Outcome]],
-    **versions: str,
+    told: Mapping[str, object],
 ) -> str:
-    """The whole file. `everything` are the runs of all scenarios (`--suite all`)."""
+    """The whole file. `everything` are the runs of all scenarios (`--suite all`), `told` versions and settings."""
     return (
-        HEAD.format(**versions)
+        HEAD.format(**told)
         + table(COLUMNS, (row(cell, outcomes) for cell, outcomes in results.items()))
         + "\n## What is not clean\n\n"
         + fallen(results)
