@@ -34,7 +34,8 @@ _NOT_CARRIED: Final = ("inputResponses", "requestState", "task")
 _COMPLETE: Final = Raw(b'"complete"')
 _PRIVATE: Final = Raw(b'"private"')
 _ZERO: Final = Raw(b"0")
-_MODERN_ONLY: Final = ("resultType", "ttlMs", "cacheScope")
+_CACHING: Final = ("ttlMs", "cacheScope")
+_MODERN_ONLY: Final = ("resultType", *_CACHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,9 @@ def modern_result(method: str, members: Fields, server_info: Raw, kind: str = "c
         if not bytes(members.get("ttlMs", b"")).isdigit():
             members["ttlMs"] = _ZERO
         members["cacheScope"] = _PRIVATE
+    elif kind == inputs.KIND:
+        for hint in _CACHING:
+            members.pop(hint, None)  # questions are for this client and this once
     return members
 
 

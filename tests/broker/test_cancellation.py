@@ -218,6 +218,23 @@ async def test_a_legacy_client_that_does_not_answer_loses_its_call(worker_era: s
         await gone(served)
 
 
+async def test_a_legacy_client_that_refuses_one_question_is_asked_no_other() -> None:
+    async with serving(make_policy({"fix": fixture_server("--era", "modern")})) as served:
+        client, _ = await asked_client(served, "legacy", "fix")
+        call = Streamed(client, "ask_all", caller="me")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call.run)
+            await until(lambda: call.of("roots/list"), "everything is asked")
+            (refused,) = call.of("sampling/createMessage")
+            reply = {"jsonrpc": "2.0", "id": refused["id"], "error": {"code": -1, "message": "no"}}
+            headers = client.headers("", None)
+            assert (await served.http.post(client.path, json=reply, headers=headers)).status_code == 202
+        others = {each["id"] for each in call.of("elicitation/create") + call.of("roots/list")}
+        assert {each["params"]["requestId"] for each in call.of("notifications/cancelled")} == others
+        assert call.seen[-1]["error"] == {"code": -1, "message": "no"}
+        await gone(served)
+
+
 async def test_a_server_that_takes_its_question_back_has_the_client_told() -> None:
     async with serving(make_policy({"fix": {"command": "python3", "args": [str(INSISTENT)]}})) as served:
         client, _ = await asked_client(served, "legacy", "fix")

@@ -245,6 +245,13 @@ def test_an_extension_is_shared_if_both_name_it(client: dict, server: dict, shar
     assert bridge.share_extension(Raw(json.dumps(client).encode()), cut(server)) is shared
 
 
+@pytest.mark.parametrize("method", ["resources/read", "tools/call"])
+def test_what_asks_for_input_is_never_to_be_kept(method: str) -> None:
+    members = cut({"requestState": "s", "ttlMs": 60000, "cacheScope": "public"})
+    written = bridge.modern_result(method, members, US, "input_required")
+    assert written.keys() == {"requestState", "resultType", "_meta"}
+
+
 def test_a_result_that_asks_for_input_is_told_from_one_that_only_mentions_it() -> None:
     modern = Eras("modern", "modern")
     asks = Raw(b'{"resultType":"input_required","requestState":"s"}')
