@@ -15,6 +15,7 @@ from typing import Final
 import anyio
 from msgspec import Raw
 
+from mcphost.broker.call import Target
 from mcphost.broker.endpoints import names_of, servers_of, shown_lists, together
 from mcphost.broker.faces import HANDSHAKE_SLACK_SECONDS
 from mcphost.broker.patience import Patience
@@ -32,6 +33,9 @@ from mcphost.workers.subscription import Subscription
 
 # Each holds a connection, and a backlog while its client does not read. A client needs one or a few.
 MAX_STREAMS_PER_PRINCIPAL: Final = 100
+
+# Where names say no server each resource may have to be looked for; what is not found by then is not acknowledged.
+TARGETS_SECONDS: Final = 10.0
 
 _BUSY_SECONDS: Final = 10.0
 
@@ -89,14 +93,20 @@ class Listening:
         pool, single = self._around.pool, request.caller.server
         parts = await self._split(stream, request, wanted)
         for server, interest in parts.items():
-            hub = pool.find(server, request.owner).hub
+            try:
+                hub = pool.find(server, request.owner).hub
+            except Overloaded:
+                if single is not None:
+                    raise
+                continue
             if not hub.closed:
-                stream.add(server, hub.subscribe(interest, partial(stream.deliver, server)))
+                deliver = partial(stream.deliver, server)
+                stream.add(server, hub.subscribe(interest, deliver, party=request.tenant.name))
 
         if single in parts:
             await self._wait_for_one(stream, request, single)
         else:
-            await together(partial(self._wait_for_part, stream, request), list(parts))
+            await together(partial(self._wait_for_part, stream, request), stream.servers)
         return stream.served()
 
     async def _wait_for_one(self, stream: "_Stream", request: Request, server: str) -> None:
@@ -121,20 +131,26 @@ class Listening:
         """What is wanted of each server. What the tenant may not see, or the route does not show, is wanted of none."""
         kinds = shown_lists(request, wanted.kinds)
         uris: dict[str, set[str]] = {server: set() for server in servers_of(self._around.pool, request)}
-        for uri in sorted(wanted.uris) if shown_lists(request, ["resources"]) else ():
-            try:
-                target = await self._targets.find(request, "uri", uri, "resources/list")
-            except McpHostError:
-                continue  # no server has it, or the one that could tell is down
-            if request.tenant.permissions.allows(target.server, target.name):
-                uris[target.server].add(target.name)
-                stream.spelled[target.server, target.name] = uri
+        with anyio.move_on_after(TARGETS_SECONDS):
+            for uri in sorted(wanted.uris) if shown_lists(request, ["resources"]) else ():
+                target = await self._target(request, uri)
+                if target is not None:
+                    uris[target.server].add(target.name)
+                    stream.spelled[target.server, target.name] = uri
         tasks = self._watched(stream, request, wanted)
         interests = {
             server: listening.of_kinds(kinds, frozenset(own), frozenset(tasks.get(server, ())))
             for server, own in uris.items()
         }
         return {server: interest for server, interest in interests.items() if interest}
+
+    async def _target(self, request: Request, uri: str) -> Target | None:
+        """The resource of a URI; None if there is none for this tenant, or the server that could tell is down."""
+        try:
+            target = await self._targets.find(request, "uri", uri, "resources/list")
+        except McpHostError:
+            return None
+        return target if request.tenant.permissions.allows(target.server, target.name) else None
 
     def _watched(self, stream: "_Stream", request: Request, wanted: Interest) -> dict[str, set[str]]:
         """The tasks to watch at each server. One in a process beside the main one has to be asked about."""
@@ -165,6 +181,11 @@ class _Stream:
         """Listen to a server, too."""
         self._parts[server] = subscription
         subscription.on_gone = partial(self._gone, server)
+
+    @property
+    def servers(self) -> list[str]:
+        """Those that are listened to."""
+        return list(self._parts)
 
     async def settled(self, server: str) -> None:
         """Wait until a server was asked."""

@@ -167,7 +167,7 @@ class Watching:
                 return
             deliver = partial(_deliver, request.tenant, names_of(request), request.client.session, server)
             interest = listening.of_kinds(shown_lists(request, ALL_LISTS.kinds))
-            part = hub.subscribe(interest, deliver, wakes=False)
+            part = hub.subscribe(interest, deliver, party=request.tenant.name, wakes=False)
         except Overloaded:
             return
         part.on_gone = partial(watch.forget, server)

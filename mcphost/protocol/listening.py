@@ -37,7 +37,7 @@ LISTS_CHANGED: Final[Mapping[str, ListKind]] = {
 }
 
 MAX_NAMED: Final = 512  # URIs, or tasks, of one filter; a client that watches more opens another
-MAX_NAME_CHARACTERS: Final = 4096  # a URI longer than this is data in disguise, and is looked up often
+MAX_NAME_CHARACTERS: Final = 2048  # a URI longer than this is data in disguise, and is looked up often
 MAX_LEVELS: Final = 64  # how many parents of an updated resource are looked for among what was subscribed to
 
 FIRST_WAIT_SECONDS: Final = 1.0
@@ -101,6 +101,11 @@ class Interest:
             "resources": self.resources,
         }
         return frozenset(kind for kind, wanted in flags.items() if wanted)
+
+    @property
+    def names_any(self) -> bool:
+        """Whether anything is wanted by its name."""
+        return bool(self.uris or self.tasks)
 
     def wants(self, heard: Heard) -> bool:
         """Whether a notification is among those that are wanted.

@@ -24,7 +24,9 @@ from mcphost.workers.listens import Peer, Wire, wire_to
 from mcphost.workers.news import News
 from mcphost.workers.subscription import Deliver, Subscription
 
-MAX_URIS: Final = 4096  # over all listeners of a hub: they go into one request, and into the server's memory
+# Over all listeners of one party: they go into one request, and into the server's memory. A server that serves several
+# tenants has so many for each, so that none takes what is another's.
+MAX_URIS: Final = 1024
 STEADY_SECONDS: Final = 60.0  # what lasted so long ends for a new reason, and is tried again at once
 
 
@@ -40,6 +42,7 @@ class Hub:
         self._odd = odd
         self._client_info = client_info
         self._subscriptions: dict[Subscription, None] = {}  # in the order of their coming
+        self._unsettled: dict[Subscription, None] = {}
         self._watchers: list[Callable[[ListKind], None]] = []
         self._stirred = anyio.Event()
         self._news = News(self._tell, self._tell_everything)
@@ -67,32 +70,36 @@ class Hub:
 
     # --- listeners ------------------------------------------------------------------------------------
 
-    def subscribe(self, interest: Interest, deliver: Deliver, *, wakes: bool = True) -> Subscription:
+    def subscribe(
+        self, interest: Interest, deliver: Deliver, *, party: str = "", wakes: bool = True
+    ) -> Subscription:
         """Begin to listen. `deliver` is called on the loop and may neither block nor raise.
 
         A listener that `wakes` has a worker started that is not there; one that does not hears of those that others
-        want. One to a closed hub never hears anything.
+        want. `party` is whose bound on resources it counts against. One to a closed hub never hears anything.
 
         Raises:
-            Overloaded: the hub has as many URIs as it may.
+            Overloaded: the party has as many resources as it may.
         """
-        self._admit(interest)
-        subscription = Subscription(self, interest, deliver, wakes=wakes)
+        self._admit(interest, party)
+        subscription = Subscription(self, interest, deliver, party=party, wakes=wakes)
         if not self.closed:
-            self._subscriptions[subscription] = None
+            self._subscriptions[subscription] = self._unsettled[subscription] = None
             self._stirred.set()
         return subscription
 
     def change(self, subscription: Subscription, interest: Interest) -> None:
         """See `Subscription.change`."""
         if subscription in self._subscriptions and interest != subscription.interest:
-            self._admit(interest)
+            self._admit(interest, subscription.party)
             subscription.interest = interest
             subscription.unsettle()
+            self._unsettled[subscription] = None
             self._stirred.set()
 
     def drop(self, subscription: Subscription) -> None:
         """See `Subscription.close`."""
+        self._unsettled.pop(subscription, None)
         if self._subscriptions.pop(subscription, subscription) is None:
             self._stirred.set()
 
@@ -100,13 +107,19 @@ class Hub:
         """Have `changed` called whenever a list of this server's may be another than before, for ever."""
         self._watchers.append(changed)
 
-    def _admit(self, interest: Interest) -> None:
-        if interest.uris and len(self._union().uris | interest.uris) > MAX_URIS:
+    def _admit(self, interest: Interest, party: str) -> None:
+        if not interest.uris:
+            return
+        others = (each.interest for each in self._subscriptions if each.party == party)
+        if len(listening.union([interest, *others]).uris) > MAX_URIS:
             message = f"{MAX_URIS} resources of this server are subscribed to, the most that may be"
             raise Overloaded(message, retry_after=60.0)
 
     def _union(self) -> Interest:
-        return listening.union([ALL_LISTS, *(each.interest for each in self._subscriptions)])
+        """What is to be asked of the server: of its lists always everything, for they are read here as well."""
+        return listening.union(
+            [ALL_LISTS, *(each.interest for each in self._subscriptions if each.interest.names_any)]
+        )
 
     # --- workers --------------------------------------------------------------------------------------
 
@@ -134,6 +147,7 @@ class Hub:
         self.closed = True
         self._worker = self._wire = None
         gone, self._subscriptions = list(self._subscriptions), {}
+        self._unsettled.clear()
         for each in gone:
             if each.on_gone is not None:
                 each.on_gone()
@@ -161,14 +175,18 @@ class Hub:
     async def _tend(self) -> None:
         if anyio.current_time() < self._not_before:
             if self._wire is not None:
-                self._settle(self._wire)  # it stays as it is for now
+                for each in list(self._unsettled):
+                    self._settle(each, self._wire)  # it stays as it is for now
             return
         wire, worker = self._wire, self._worker
         if wire is None or worker is None:
             if self.is_wanted:
                 self._want()
             return
-        asked = {each: each.interest for each in self._subscriptions}
+        await self._ask(wire, worker)
+
+    async def _ask(self, wire: Wire, worker: Peer) -> None:
+        asked = {each: each.interest for each in self._unsettled}
         went_well = await wire.ask(listening.supported(self._union(), worker.facts.capabilities))
         if wire is not self._wire:
             return  # another worker has come, which stirred
@@ -176,15 +194,15 @@ class Hub:
             self._gap = False
             self._tell_everything()
         for each, interest in asked.items():
-            if each.interest == interest:
-                each.settle(interest & wire.granted)
+            if each.interest == interest and each in self._unsettled:
+                self._settle(each, wire)
         if not went_well:
             self._odd("listen-refused")
             self._rest()
 
-    def _settle(self, wire: Wire) -> None:
-        for each in self._subscriptions:
-            each.settle(each.interest & wire.granted)
+    def _settle(self, subscription: Subscription, wire: Wire) -> None:
+        del self._unsettled[subscription]
+        subscription.settle(subscription.interest & wire.granted)
 
     def _rest(self) -> None:
         """Let some time pass before the next attempt, the longer the oftener it was in vain."""

@@ -20,6 +20,7 @@ from mcphost.workers.hearing import Hearer, OnNotified
 
 ACK_SECONDS: Final = 5.0  # an acknowledgement costs a server nothing; one that takes longer is not listening
 SUBSCRIBE_SECONDS: Final = 10.0  # a server may look at the resource first
+SUBSCRIBE_ALL_SECONDS: Final = 20.0  # for all that is new at once: others wait for their turn meanwhile
 MAX_AT_ONCE: Final = 8  # subscriptions being made; a legacy server has to be asked for each by itself
 
 
@@ -187,11 +188,12 @@ class SubscribeWire:
         self._refused &= wanted.uris
         missing = wanted.uris - self._subscribed - self._refused
         limiter = anyio.Semaphore(MAX_AT_ONCE)
-        async with anyio.create_task_group() as tasks:
-            for uri in sorted(self._subscribed - wanted.uris):
-                tasks.start_soon(self._unsubscribe, uri, limiter)
-            for uri in sorted(missing):
-                tasks.start_soon(self._subscribe, uri, limiter)
+        with anyio.move_on_after(SUBSCRIBE_ALL_SECONDS):
+            async with anyio.create_task_group() as tasks:
+                for uri in sorted(self._subscribed - wanted.uris):
+                    tasks.start_soon(self._unsubscribe, uri, limiter)
+                for uri in sorted(missing):
+                    tasks.start_soon(self._subscribe, uri, limiter)
         return True
 
     def carries(self, listen_id: int | None) -> bool:
@@ -204,8 +206,12 @@ class SubscribeWire:
     async def _subscribe(self, uri: str, limiter: anyio.Semaphore) -> None:
         # Before it is sent: an update may follow the answer at once.
         self._subscribed.add(uri)
-        async with limiter:
-            if not await self._asked(SUBSCRIBE, uri):
+        agreed = False
+        try:
+            async with limiter:
+                agreed = await self._asked(SUBSCRIBE, uri)
+        finally:
+            if not agreed:
                 self._subscribed.discard(uri)
                 self._refused.add(uri)
 

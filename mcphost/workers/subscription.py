@@ -23,11 +23,14 @@ class Listeners(Protocol):
 class Subscription:
     """One listener's part of a hub. `interest` is what it wants, `granted` what the server tells of that."""
 
-    def __init__(self, hub: Listeners, interest: Interest, deliver: Deliver, *, wakes: bool) -> None:
+    def __init__(
+        self, hub: Listeners, interest: Interest, deliver: Deliver, *, party: str, wakes: bool
+    ) -> None:
         self._hub = hub
         self.interest = interest
         self.granted = NO_INTEREST
         self.deliver = deliver
+        self.party = party
         self.wakes = wakes
         self.on_gone: Callable[[], None] | None = None
         self.is_open = True

@@ -189,7 +189,7 @@ async def test_listeners_do_not_keep_a_server_that_fails_restarting_and_are_told
         assert workers.state == "failed"
 
 
-async def test_resources_of_a_hub_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_resources_are_bounded_for_each_tenant_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_module, "MAX_URIS", 2)
     async with serving(make_policy({"fix": fixture_server(start="lazy")})) as served:
         hub = served.worker_set("fix").hub
@@ -199,6 +199,7 @@ async def test_resources_of_a_hub_are_bounded(monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(Overloaded):
             subscription.change(uris("a", "b", "c"))
         assert subscription.interest == uris("a", "b")
+        hub.subscribe(uris("c", "d"), print, party="another")
         subscription.change(NO_INTEREST)
         hub.subscribe(uris("c"), print)
 
