@@ -45,6 +45,7 @@ class Conversation:
         self._questions: Gathering[Question] = Gathering()
         self._news = anyio.Event()
         self._parked: anyio.Event | None = None
+        self._parked_at = 0.0
         self._outcome: Finished | Exception | None = None
         self.place: Place | None = None
         self.id = ""  # under which it is parked, or was at last
@@ -65,6 +66,11 @@ class Conversation:
     def is_over(self) -> bool:
         """Whether it has an outcome, and so no process."""
         return self._outcome is not None
+
+    @property
+    def away_seconds(self) -> float:
+        """How long its client has been away, of one that is parked."""
+        return anyio.current_time() - self._parked_at
 
     # --- the call ---------------------------------------------------------------------------------
 
@@ -179,6 +185,7 @@ class Conversation:
         """The client was shown the questions and is away: the call keeps its place, and time runs for the client."""
         self.place, request.place = request.place, None
         self._parked = anyio.Event()
+        self._parked_at = anyio.current_time()
         self._time.refill()
         self._time.wait_for_client()
 

@@ -27,6 +27,8 @@ _COME_AGAIN_SECONDS: Final = 5.0  # some answer is given by then, or none soon
 
 # How long a call waits for a process before one whose client is away gives way to it: most calls are over by then.
 CROWDED_SECONDS: Final = 0.5
+# And how long that client has had: a program that answers by itself is back by then, however loaded the machine is.
+AWAY_SECONDS: Final = 5.0
 
 
 class Parking:
@@ -113,13 +115,16 @@ class Parking:
                 await anyio.sleep(CROWDED_SECONDS)
                 if not workers.leases.is_crowded:
                     return
-                parked = [
+                of_these = [
                     each for each in self._parked.values() if each.workers is workers and not each.is_over
                 ]
+                parked = [each for each in of_these if each.away_seconds >= AWAY_SECONDS]
                 waiting = {each.principal for each in self.running if each.workers is workers and each.waits}
                 place = gives_way([each.principal for each in parked], waiting)
-                if place is None:
+                if place is None and len(parked) == len(of_these):
                     return
+                if place is None:
+                    continue
                 conversation = parked[place]
                 self.take(conversation.id)
                 conversation.stop(refused())
