@@ -3,26 +3,35 @@
 import os
 import secrets
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
+import httpx2
 import pytest
 import yaml
+from anyio.abc import TaskStatus
+from mcp.client.client import Client
+from mcp.client.streamable_http import streamable_http_client
 
 from answering import asked_client, converse_tool
 from harness import (
     FIXTURE,
+    SECONDS,
     LegacyClient,
     Served,
     fixture_server,
     make_policy,
     serving,
     tenant_entry,
+    token_of,
     until,
 )
 from mcphost.errors import PolicyInvalid
 from mcphost.policy import loads
-from mcphost.runtime import make_plan
+from mcphost.runtime import Runtime, make_plan
+from mcphost.transports.listener import Listener, bind
 
 pytestmark = pytest.mark.kernel
 
@@ -140,3 +149,46 @@ def test_a_server_cannot_be_granted_what_the_key_is_read_from(tmp_path: Path) ->
     )
     with pytest.raises(PolicyInvalid, match=r"runtime\.sealKey is read from; keep it apart"):
         planned(policy)
+
+
+async def run(
+    policy: dict[str, Any],
+    port: int,
+    stop: anyio.Event,
+    stopped: anyio.Event,
+    *,
+    task_status: TaskStatus[None],
+) -> None:
+    """The runtime on a port of the test's choice, stopped as `mcphost run` stops."""
+    async with Runtime(loads(yaml.safe_dump(policy), file="test.yaml")) as runtime:
+        listener = Listener(runtime.asgi, bind("127.0.0.1", port), drain_seconds=1000)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve)
+            task_status.started()
+            await stop.wait()
+            runtime.drain()
+            listener.stop()
+    stopped.set()
+
+
+async def test_a_client_of_others_goes_on_after_a_restart_without_knowing(tmp_path: Path) -> None:
+    """The official SDK, whose GET stream is open meanwhile and must not hold up the stop."""
+    policy = keeping(tmp_path / "state")
+    with bind("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    headers = {"Authorization": f"Bearer {token_of('acme')}"}
+
+    with anyio.fail_after(SECONDS):
+        async with anyio.create_task_group() as runtimes:
+            stop, stopped = anyio.Event(), anyio.Event()
+            await runtimes.start(partial(run, policy, port, stop, stopped))
+            async with httpx2.AsyncClient(headers=headers, timeout=SECONDS) as http:
+                url = f"http://127.0.0.1:{port}/servers/fix/mcp"
+                async with Client(streamable_http_client(url, http_client=http), mode="legacy") as client:
+                    assert (await client.call_tool("echo", {"text": "before"})).content
+                    stop.set()
+                    await stopped.wait()
+                    stop, stopped = anyio.Event(), anyio.Event()
+                    await runtimes.start(partial(run, policy, port, stop, stopped))
+                    assert (await client.call_tool("echo", {"text": "after"})).content
+            stop.set()
