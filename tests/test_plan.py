@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mcphost.decisions.permissions import Permissions
 from mcphost.decisions.ratelimit import Rate
+from mcphost.decisions.routing import EVERYTHING, Route
 from mcphost.plan import Kept, Plan, compile_plan, contested_mounts, kept_places, mounts_of_state, worker_name
 from mcphost.policy import Entry, Program, Secret, loads
 from mcphost.workers.settings import SHARED
@@ -132,6 +133,23 @@ def test_a_tenant_is_planned_with_its_patterns_limits_and_servers() -> None:
     assert (acme.allow, acme.deny, acme.servers) == (("*",), ("time/*",), ("notes",))
     assert (acme.limits.rate, acme.limits.concurrency) == (Rate(2.0, 7), 3)
     assert other.servers == ("time",)
+
+
+def test_routes_are_planned_with_the_servers_that_run() -> None:
+    text = (
+        "version: 1\nmcpServers: {time: {command: time}, notes: {command: notes}, off: {command: x, disabled: true}}\n"
+        "tenants: {a: {tokens: [{id: t, fromEnv: T}]}}\n"
+        "routes: {/mcp: {}, /mcp/x: {servers: [off, notes], capabilities: [tools], naming: none, prefer: healthy, "
+        "onServerDown: fail}, /mcp/y: {servers: [off]}}"
+    )
+    made = compile_plan(loads(text, file="p.yaml"), PROGRAMS)
+    assert made.routes["/mcp"].servers is None
+    assert made.routes["/mcp"].separator == "__"
+    tools = frozenset({"tools"})
+    bare = Route("/mcp/x", ("notes",), tools, separator="", interchangeable=True, skips_down=False)
+    assert made.routes["/mcp/x"] == bare
+    assert made.routes["/mcp/y"].servers == ()
+    assert plan().routes == {"/mcp": EVERYTHING}
 
 
 patterns = st.sampled_from(["*", "time/*", "t*/now", "?otes/*", "notes/add", "x*/*", "no*/*a*"])

@@ -19,7 +19,7 @@ from mcphost.broker.states import States, refused
 from mcphost.broker.targets import Targets
 from mcphost.broker.tasks import Tasks
 from mcphost.decisions.handles import StateHandle
-from mcphost.errors import DownstreamProtocolError, Forbidden, WorkerGone
+from mcphost.errors import DownstreamProtocolError, Forbidden, ServerError, WorkerGone
 from mcphost.protocol import bridge, inputs, jsonrpc, rewriting
 from mcphost.protocol.inputs import InputRequest
 from mcphost.protocol.jsonrpc import EMPTY_OBJECT, Fields
@@ -137,7 +137,11 @@ class Calls:
             asked = self._asked(call, finished)
             if asked is not None:
                 return asked
-        result = finished.result(uri=call.uri)
+        try:
+            result = finished.result(uri=call.uri)
+        except ServerError as error:
+            error.raw_data = rewriting.expose_error(error.raw_data, call.target.name, call.uri)
+            raise
         result = rewriting.expose_uris(names_of(call.request), call.target.server, result)
         result = self._tasks.given(call.request, call.target.server, finished, result)
         return bridge.to_client(

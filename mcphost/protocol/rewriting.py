@@ -41,6 +41,22 @@ def expose_uris(names: Names, server: str, result: Raw) -> Raw:
     return jsonrpc.raw(members)
 
 
+def expose_error(data: bytes, own: str, shown: Raw | None) -> bytes:
+    """The data of a server's error, raw JSON, in which the resource that a request named is called as the client does.
+
+    `own` is the server's name of it, `shown` the client's, None where the request named none. All else is left.
+    """
+    if shown is None or b'"uri"' not in data:
+        return data
+    try:
+        members = jsonrpc.fields(Raw(data))
+    except jsonrpc.Malformed:
+        return data
+    if jsonrpc.text(members.get("uri")) != own:
+        return data
+    return bytes(jsonrpc.raw({**members, "uri": shown}))
+
+
 def expose_app(names: Names, server: str, tool: Fields) -> None:
     """Expose the URI of the page that a tool's results are shown in, if it names one; `tool` is changed."""
     if names.bare or "_meta" not in tool:

@@ -49,6 +49,14 @@ async def test_a_resource_is_read_by_the_uri_under_which_it_was_listed(client_er
         assert "one+fixture://greeting/{name}" in {each["uriTemplate"] for each in templates}
 
 
+async def test_an_unknown_resource_is_named_as_the_client_named_it(client_era: str) -> None:
+    async with serving(make_policy(SERVERS)) as served:
+        client = await served.client(client_era)
+        for server in ("one", "two"):
+            uri = f"{server}+fixture://none"
+            assert (await client.request("resources/read", {"uri": uri})).error["data"]["uri"] == uri
+
+
 async def test_a_name_that_means_no_server_is_an_unknown_tool(client_era: str) -> None:
     async with serving(make_policy(SERVERS)) as served:
         client = await served.client(client_era)

@@ -88,6 +88,22 @@ def test_check_prints_what_would_run_and_starts_nothing(tmp_path: Path) -> None:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
+def test_check_prints_the_routes(tmp_path: Path) -> None:
+    routes = {
+        "/mcp": {"separator": "--"},
+        "/mcp/x": {"naming": "none", "servers": ["fix"], "onServerDown": "fail"},
+    }
+    file, _ = write_policy(tmp_path, routes=routes)
+    done = mcphost("check", str(file))
+    assert "route    /mcp (all servers; " in done.stdout, done.stderr
+    assert "; server--name; lists go without a server that is down)" in done.stdout
+    assert "route    /mcp/x (fix; " in done.stdout
+    assert (
+        "; names without a prefix, the first server of a name; lists fail with a server that is down)"
+        in done.stdout
+    )
+
+
 def test_check_shows_the_names_of_an_environment_and_never_its_values(tmp_path: Path) -> None:
     file, _ = write_policy(tmp_path, mcpServers={"fix": fixture_server(env={"API_KEY": "plain-canary"})})
     done = mcphost("check", str(file))

@@ -104,6 +104,17 @@ def test_the_endpoint_of_one_server_changes_no_uri() -> None:
     assert rewriting.expose_uris(BARE, "srv", result) is result
 
 
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [(b'{"uri":"file:///a","x":1}', b'{"uri":"srv+file:///a","x":1}'), (b'{"uri":"file:///b"}', None), (b'{"x":1}', None),
+     (b"", None), (b'["uri"]', None), (b'{"uri":5}', None)],
+)  # fmt: skip
+def test_an_error_names_the_resource_as_the_client_did(data: bytes, told: bytes | None) -> None:
+    shown = Raw(b'"srv+file:///a"')
+    assert rewriting.expose_error(data, "file:///a", shown) == (told or data)
+    assert rewriting.expose_error(data, "file:///a", None) == data
+
+
 # --- the page of a tool's app -------------------------------------------------------------------------
 
 
