@@ -22,6 +22,7 @@ ANSWER_SECONDS = 30.0  # far more than a call's deadline: what takes longer hang
 GLANCE_SECONDS = 0.15  # for what opens a stream and says nothing by itself
 OPENS_A_STREAM = (b"listen", b'"ask', b"GET ")
 TENANTS = ("acme", "other")
+SESSIONS = 40  # of each tenant: so few that there are as many from early on, and none but them can grow
 CLIENTS = tuple((era, tenant) for tenant in TENANTS for era in ("legacy", "modern", "legacy"))
 METHODS = (b"POST", b"GET", b"DELETE", b"PUT", b"OPTIONS", b"PATCH", b"post", b"")
 PATHS = (
@@ -215,7 +216,8 @@ def _quick(era: str) -> dict[str, Any]:
 async def run(seconds: float, seed: int) -> Counter[int]:
     """Everything, for so long; how many answers of each status came. Raises `Broken` for a promise that was broken."""
     servers = {"fix": _quick("dual"), "old": _quick("legacy"), "calm": fixture_server()}
-    policy = make_policy(servers, {name: tenant_entry(name) for name in TENANTS})
+    tenants = {name: tenant_entry(name) for name in TENANTS}
+    policy = make_policy(servers, tenants, runtime={"limits": {"sessions": SESSIONS}})
     seen: Counter[int] = Counter()
     known: set[str] = set()
     async with watched(policy) as served:
