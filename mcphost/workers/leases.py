@@ -74,10 +74,13 @@ class Leases:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether a call waits for a process, and every one that there may be serves another."""
-        wanted = any(each.terms is not None and not each.need.instance for each in self._waiters)
+        """Whether a call waits for a process, and every one that it could have serves another."""
+        waiting = [each for each in self._waiters if not each.need.instance]
+        if self._main_is_held and any(each.terms is None for each in waiting):
+            return True  # only the main one will do
         serving = all(seat.is_serving for seat in self._seats.values())
-        return wanted and serving and len(self._seats) >= self._origin.settings.leases
+        full = len(self._seats) >= self._origin.settings.leases
+        return serving and full and any(each.terms is not None for each in waiting)
 
     def shown(self) -> list[dict[str, object]]:
         """The processes, for the operator."""

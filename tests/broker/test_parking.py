@@ -167,8 +167,12 @@ async def test_a_client_that_does_not_come_back_frees_everything() -> None:
         assert (await asked.again()).result["resultType"] == "input_required", "its process is free"
 
 
-async def test_a_call_that_nobody_came_back_to_gives_way_to_one_that_waits() -> None:
-    async with serving(policy(leases=1)) as served:
+ONE_PROCESS = [{"leases": 1}, {"leases": 1, "scope": "call"}, {"scope": "session"}]
+
+
+@pytest.mark.parametrize("server", ONE_PROCESS, ids=lambda server: server.get("scope", "tenant"))
+async def test_a_call_that_nobody_came_back_to_gives_way_to_one_that_waits(server: dict[str, Any]) -> None:
+    async with serving(policy(**server)) as served:
         abandoned = await Asked.begin(served, "fix", "ask", message="1")
         later = await Asked.begin(served, "fix", "ask", message="2")
         gone = await abandoned.retry()
