@@ -16,20 +16,17 @@ import anyio
 from msgspec import Raw
 
 from mcphost.broker.call import Target
-from mcphost.broker.endpoints import names_of, servers_of, shown_lists, together
+from mcphost.broker.endpoints import servers_of, shown_lists, together
 from mcphost.broker.faces import HANDSHAKE_SLACK_SECONDS
 from mcphost.broker.patience import Patience
-from mcphost.broker.request import Around, Request, Tenant
+from mcphost.broker.request import Around, Request
+from mcphost.broker.stream import Stream
 from mcphost.broker.targets import Targets
 from mcphost.broker.tasks import Tasks, check_declared
 from mcphost.decisions.identity import Principal
-from mcphost.errors import McpHostError, Overloaded, UpstreamProtocolError, WorkerUnavailable
-from mcphost.protocol import jsonrpc, listening
-from mcphost.protocol.jsonrpc import Fields
-from mcphost.protocol.listening import NO_INTEREST, Heard, Interest
-from mcphost.protocol.naming import Names
-from mcphost.protocol.tasks import shown_members
-from mcphost.workers.subscription import Subscription
+from mcphost.errors import McpHostError, Overloaded, WorkerUnavailable
+from mcphost.protocol import listening
+from mcphost.protocol.listening import Interest
 
 # Each holds a connection, and a backlog while its client does not read. A client needs one or a few.
 MAX_STREAMS_PER_PRINCIPAL: Final = 100
@@ -65,12 +62,12 @@ class Listening:
         if wanted.tasks:
             check_declared(request)
         with self._place(request.caller.principal):
-            stream = _Stream(request)
+            stream = Stream(request)
             try:
                 acknowledged = await self._open(stream, request, wanted)
                 request.client.notify(listening.acknowledgement(request.inbound.id, acknowledged))
-                stream.begin(acknowledged)
-                await request.client.ending.wait()
+                async with stream.telling(acknowledged):
+                    await request.client.ending.wait()
                 return listening.completion(request.inbound.id, self._around.info)
             finally:
                 stream.close()
@@ -88,7 +85,7 @@ class Listening:
             if not self._streams[principal]:
                 del self._streams[principal]
 
-    async def _open(self, stream: "_Stream", request: Request, wanted: Interest) -> Interest:
+    async def _open(self, stream: Stream, request: Request, wanted: Interest) -> Interest:
         """Subscribe at the servers, and wait until each was asked. Gives what is served, under the endpoint's names."""
         pool, single = self._around.pool, request.caller.server
         parts = await self._split(stream, request, wanted)
@@ -109,7 +106,7 @@ class Listening:
             await together(partial(self._wait_for_part, stream, request), stream.servers)
         return stream.served()
 
-    async def _wait_for_one(self, stream: "_Stream", request: Request, server: str) -> None:
+    async def _wait_for_one(self, stream: Stream, request: Request, server: str) -> None:
         workers = self._around.pool.find(server, request.owner)
         with anyio.move_on_after(workers.settings.timeouts.start + HANDSHAKE_SLACK_SECONDS):
             await workers.ready()
@@ -117,7 +114,7 @@ class Listening:
             return
         raise WorkerUnavailable(f"the server {server!r} did not get ready in time")
 
-    async def _wait_for_part(self, stream: "_Stream", request: Request, server: str) -> None:
+    async def _wait_for_part(self, stream: Stream, request: Request, server: str) -> None:
         """One that is down is left out, and told of when it comes."""
         workers = self._around.pool.find(server, request.owner)
         with anyio.move_on_after(self._patience.seconds(workers)), suppress(WorkerUnavailable):
@@ -127,7 +124,7 @@ class Listening:
             return
         self._patience.missed(workers)
 
-    async def _split(self, stream: "_Stream", request: Request, wanted: Interest) -> dict[str, Interest]:
+    async def _split(self, stream: Stream, request: Request, wanted: Interest) -> dict[str, Interest]:
         """What is wanted of each server. What the tenant may not see, or the route does not show, is wanted of none."""
         kinds = shown_lists(request, wanted.kinds)
         uris: dict[str, set[str]] = {server: set() for server in servers_of(self._around.pool, request)}
@@ -152,7 +149,7 @@ class Listening:
             return None
         return target if request.tenant.permissions.allows(target.server, target.name) else None
 
-    def _watched(self, stream: "_Stream", request: Request, wanted: Interest) -> dict[str, set[str]]:
+    def _watched(self, stream: Stream, request: Request, wanted: Interest) -> dict[str, set[str]]:
         """The tasks to watch at each server. One in a process beside the main one has to be asked about."""
         tasks: dict[str, set[str]] = {}
         for identifier in wanted.tasks:
@@ -162,100 +159,3 @@ class Listening:
                 tasks.setdefault(place.server, set()).add(place.task)
                 stream.tasks[place.server, place.task] = identifier
         return tasks
-
-
-class _Stream:
-    """One client's stream: what it listens to, and under which names."""
-
-    def __init__(self, request: Request) -> None:
-        self._request = request
-        self._names = names_of(request)
-        self._parts: dict[str, Subscription] = {}
-        self._settled: set[str] = set()
-        # By server and its own URI, as the client wrote a resource; by server and its own id, the client's id of a task.
-        self.spelled: dict[tuple[str, str], str] = {}
-        self.tasks: dict[tuple[str, str], str] = {}
-        self._kinds: Interest | None = None  # once acknowledged
-
-    def add(self, server: str, subscription: Subscription) -> None:
-        """Listen to a server, too."""
-        self._parts[server] = subscription
-        subscription.on_gone = partial(self._gone, server)
-
-    @property
-    def servers(self) -> list[str]:
-        """Those that are listened to."""
-        return list(self._parts)
-
-    async def settled(self, server: str) -> None:
-        """Wait until a server was asked."""
-        if server in self._parts:
-            await self._parts[server].settled()
-            self._settled.add(server)
-
-    def served(self) -> Interest:
-        """What the servers grant, under the endpoint's names."""
-        granted = {server: self._parts[server].granted for server in self._settled & self._parts.keys()}
-        kinds = listening.union(granted.values()).kinds
-        uris = {self.spelled[server, uri] for server, part in granted.items() for uri in part.uris}
-        tasks = {self.tasks[server, task] for server, part in granted.items() for task in part.tasks}
-        return listening.of_kinds(kinds, frozenset(uris), frozenset(tasks))
-
-    def begin(self, acknowledged: Interest) -> None:
-        """From now on the client is told, and only of what was acknowledged."""
-        self._kinds = listening.of_kinds(acknowledged.kinds)
-        for subscription in self._parts.values():
-            granted = subscription.granted
-            subscription.change(self._kinds | Interest(uris=granted.uris, tasks=granted.tasks))
-
-    def deliver(self, server: str, heard: Heard) -> None:
-        """Tell the client, unless it was not acknowledged yet or may not know."""
-        params = self._told(server, heard)
-        if self._kinds is not None and params is not None:
-            self._request.client.notify(listening.tagged(heard.method, params, self._request.inbound.id))
-
-    def _told(self, server: str, heard: Heard) -> Fields | None:
-        if heard.task:
-            return self._told_of_task(server, heard)
-        if not heard.uris:
-            return heard.params
-        spelled = self.spelled.get((server, heard.uris[0]))
-        return updated_params(self._request.tenant, self._names, server, heard, spelled)
-
-    def _told_of_task(self, server: str, heard: Heard) -> Fields | None:
-        identifier = self.tasks.get((server, heard.task))
-        if identifier is None:
-            return None
-        try:
-            return shown_members(heard.params, identifier, self._names, server)
-        except UpstreamProtocolError:
-            return None  # what the server says of it is none; who asks for the task is told so
-
-    def close(self) -> None:
-        """Listen no more."""
-        parts, self._parts = self._parts, {}
-        for subscription in parts.values():
-            subscription.close()
-
-    def _gone(self, server: str) -> None:
-        """A server is there no more, and its part of the lists neither; the last one takes the stream with it."""
-        self._parts.pop(server, None)
-        if not self._parts:
-            self._request.client.ending.set()
-        for kind in sorted((self._kinds or NO_INTEREST).kinds):
-            self.deliver(server, listening.list_changed(kind))
-
-
-def updated_params(
-    tenant: Tenant, names: Names, server: str, heard: Heard, spelled: str | None = None
-) -> Fields | None:
-    """What is told of an updated resource under an endpoint's names; None if the tenant may not see it.
-
-    `spelled` is how the client wrote that name itself.
-    """
-    own = heard.uris[0]
-    if not tenant.permissions.allows(server, own):
-        return None
-    if names.bare:
-        return heard.params
-    return {**heard.params, "uri": jsonrpc.raw(spelled or names.expose(server, "uri", own))}

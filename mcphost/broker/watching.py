@@ -14,8 +14,8 @@ from mcphost import errors
 from mcphost.broker.call import Target
 from mcphost.broker.client import LegacySession
 from mcphost.broker.endpoints import check_offered, names_of, servers_of, shown_lists
-from mcphost.broker.listening import updated_params
 from mcphost.broker.request import Around, Request, Tenant
+from mcphost.broker.stream import updated_params
 from mcphost.broker.targets import Targets
 from mcphost.errors import CallTimeout, DownstreamProtocolError, Overloaded, WorkerUnavailable
 from mcphost.protocol import jsonrpc, listening
