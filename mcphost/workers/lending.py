@@ -105,7 +105,17 @@ class Lending:
                 return self._leases.take(object(), told, need, once=True)
             case "apart":
                 return self._leases.take(need.declared, told, need)
+            case "alone" if need.instance and not need.logs and era == "modern":
+                return self._beside(need, told)
             case "alone":
                 return self._leases.take(ALONE, Terms(self._client_info, era=era), need)
             case _:
                 return self._leases.take(ALONE, None, need)
+
+    @asynccontextmanager
+    async def _beside(self, need: Need, terms: Terms) -> AsyncIterator[Worker]:
+        """The process that a call is bound to, with whoever has it, where nothing that names no call is to be heard."""
+        async with self._leases.join(ALONE, terms, need) as worker:
+            if worker is None:
+                raise WorkerGone
+            yield worker

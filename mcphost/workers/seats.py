@@ -88,7 +88,9 @@ class Seat:
 
         A legacy server's log message could then belong to either, and would reach neither.
         """
-        return self.state == "busy" and not (self._returned or self._once or self._logs)
+        if self.worker is None or self.state != "busy" or self._returned or self._once:
+            return False
+        return not self._logs or self.worker.facts.era == "modern"
 
     @contextmanager
     def visit(self) -> Iterator[Worker]:

@@ -248,6 +248,9 @@ async def test_a_call_comes_back_to_the_process_it_names_or_learns_that_it_is_go
     async with sets_of(modern(leases=1)) as (_, workers):
         async with workers.lease(LOGS) as main, workers.lease(LOGS) as extra:
             names = main.instance, extra.instance
+            for worker in (main, extra):  # beside who has it
+                async with workers.lease(Need(ROOTS, instance=worker.instance)) as bound:
+                    assert bound.pid == worker.pid
         for name, pid in zip(names, (main.pid, extra.pid), strict=True):
             async with workers.lease(Need(instance=name)) as plain:
                 assert plain.pid == pid
