@@ -97,12 +97,22 @@ class Listings:
         known = self._of(workers, request, method)
         if (listing := _fresh(known, workers)) is not None and suffices(listing):
             return listing
-        async with known.fetching:  # who waited here finds what the one before has read
-            listing = _fresh(known, workers)
-            if listing is not None and (suffices(listing) or _is_young(listing)):
-                return listing
-            _, listing = await self._read(request, server, method, seconds)
-            return listing
+        limit = self._limit(workers) if seconds is None else seconds
+        try:
+            # Waiting for those who read before counts, too: each of them may wait as long.
+            with anyio.fail_after(limit):
+                async with known.fetching:  # who waited here finds what the one before has read
+                    listing = _fresh(known, workers)
+                    if listing is not None and (suffices(listing) or _is_young(listing)):
+                        return listing
+                    _, listing = await self._read(request, server, method, limit)
+                    return listing
+        except TimeoutError:
+            self._patience.missed(workers)
+            raise CallTimeout(limit) from None
+
+    def _limit(self, workers: WorkerSet) -> float:
+        return min(workers.settings.timeouts.call, self._patience.seconds(workers))
 
     def last(self, request: Request, server: str, method: str) -> Listing | None:
         """What was listed last, perhaps by a process that is gone."""
@@ -119,7 +129,7 @@ class Listings:
         known = self._of(workers, request, method)
         changes = known.changes
         if seconds is None:
-            seconds = min(workers.settings.timeouts.call, self._patience.seconds(workers))
+            seconds = self._limit(workers)
         try:
             with anyio.fail_after(seconds):
                 async with workers.share(Need(request.client.declared)) as worker:

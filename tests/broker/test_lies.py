@@ -1,5 +1,6 @@
 """What a server may put on the wire besides its answer, and what it may not do at all; nobody else notices."""
 
+import anyio
 import pytest
 
 from harness import fixture_server, make_policy, serving
@@ -55,3 +56,28 @@ async def test_a_server_that_never_reads_again_is_given_up_and_nobody_waits_for_
         answer = await served.modern("liar").call("any", words="x" * 200_000)
         assert answer.error["data"]["reason"] == "timeout"
         assert (await served.modern("fix").call("echo", text="b")).text == "b"
+
+
+async def test_calls_that_need_a_list_which_never_comes_wait_for_it_together() -> None:
+    """Each has a second for it, and not one after the other: twelve in a row would take twelve."""
+    code = SERVER.replace(
+        'if asked.get("method") == "tools/list":',
+        'if asked.get("method") == "tools/list" and asked["id"] < 4:',
+    )
+    server = lying("pass") | {
+        "args": ["-c", code.replace("LIE", "pass")],
+        "timeouts": {"start": "20s", "call": "1s"},
+    }
+    async with serving(make_policy({"liar": server})) as served:
+        client = served.modern("liar")
+        await served.client("legacy", "liar")
+        reasons: list[str] = []
+
+        async def call() -> None:
+            reasons.append((await client.call("any")).error["data"]["reason"])
+
+        with anyio.fail_after(8):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(12):
+                    tasks.start_soon(call)
+        assert reasons == ["timeout"] * 12
