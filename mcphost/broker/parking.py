@@ -40,6 +40,7 @@ class Parking:
         self._count: Counter[Principal] = Counter()
         self._crowded: set[WorkerSet] = set()
         self.running: set[Conversation] = set()
+        self.away_seconds = AWAY_SECONDS
         self._tasks: anyio.abc.TaskGroup
 
     def __repr__(self) -> str:
@@ -111,21 +112,25 @@ class Parking:
     async def _give_way(self, workers: WorkerSet) -> None:
         """Give up one parked call after the other for as long as calls wait for the processes that they hold."""
         try:
+            wait = CROWDED_SECONDS
             while True:
-                await anyio.sleep(CROWDED_SECONDS)
+                await anyio.sleep(wait)
                 if not workers.leases.is_crowded:
                     return
-                of_these = [
+                parked = [
                     each for each in self._parked.values() if each.workers is workers and not each.is_over
                 ]
-                parked = [each for each in of_these if each.away_seconds >= AWAY_SECONDS]
+                away = [each for each in parked if each.away_seconds >= self.away_seconds]
                 waiting = {each.principal for each in self.running if each.workers is workers and each.waits}
-                place = gives_way([each.principal for each in parked], waiting)
-                if place is None and len(parked) == len(of_these):
-                    return
+                place = gives_way([each.principal for each in away], waiting)
                 if place is None:
+                    recent = [self.away_seconds - each.away_seconds for each in parked if each not in away]
+                    if not recent:
+                        return
+                    wait = max(CROWDED_SECONDS, min(recent))
                     continue
-                conversation = parked[place]
+                wait = CROWDED_SECONDS
+                conversation = away[place]
                 self.take(conversation.id)
                 conversation.stop(refused())
                 logger().info(
