@@ -28,6 +28,7 @@ from harness import (
     token_of,
     until,
 )
+from listeners import hear
 from mcphost.errors import PolicyInvalid
 from mcphost.policy import loads
 from mcphost.runtime import Runtime, make_plan
@@ -62,6 +63,15 @@ async def test_a_session_goes_on_when_its_worker_is_killed(tmp_path: Path) -> No
             "the runtime saw it",
         )
         assert (await client.call("echo", text="after")).text == "after"
+
+
+async def test_a_session_that_listens_before_another_runtime_is_told_of_changes_there(tmp_path: Path) -> None:
+    async with serving(keeping(tmp_path / "state")) as served:
+        client = await served.legacy("fix")
+    async with serving(keeping(tmp_path / "state")) as served:
+        async with hear(moved(client, served)) as ear:
+            await served.modern("fix").call("toggle_tool", name="more")
+            await ear.wait_told("tools")
 
 
 async def test_a_session_goes_on_when_the_runtime_is_started_again_on_the_same_state(tmp_path: Path) -> None:

@@ -189,6 +189,18 @@ async def test_listeners_do_not_keep_a_server_that_fails_restarting_and_are_told
         assert workers.state == "failed"
 
 
+async def test_a_server_that_ended_in_order_is_started_again_for_who_listens_and_for_nobody_else() -> None:
+    servers = {name: fixture_server() for name in ("fix", "other")}
+    async with serving(make_policy(servers)) as served:
+        listener = Listener()
+        await listening(served.worker_set("fix").hub.subscribe(Interest(tools=True), listener))
+        for name in servers:
+            await served.modern(name).call("crash", code=0, when="after")
+        await listener.wait_told("tools")
+        assert served.worker_set("fix").state == "ready"
+        await until(lambda: served.worker_set("other").state == "stopped", "the other rests")
+
+
 async def test_resources_are_bounded_for_each_tenant_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_module, "MAX_URIS", 2)
     async with serving(make_policy({"fix": fixture_server(start="lazy")})) as served:
