@@ -30,6 +30,10 @@ from mcphost.workers.worker import Worker
 # A listing younger than this is not read again for what it does not hold: clients choose the names that are asked for.
 RELIST_SECONDS: Final = 1.0
 
+# Of one worker set: four lists, for clients of some kinds. There are more kinds than anybody has, and a hostile server
+# could make each listing as large as a list may be.
+MAX_LISTINGS: Final = 24
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:
@@ -57,7 +61,7 @@ _Lists = dict[tuple[str, Declared], _Known]
 class Listings:
     """The last listing of each worker set, method and kind of client.
 
-    Bounded by the worker sets there are, what one may list, and the few forms in which a client can be asked.
+    Bounded by the worker sets there are, and what one may list.
     """
 
     def __init__(self, pool: Pool, patience: Patience) -> None:
@@ -153,7 +157,11 @@ class Listings:
         if lists is None:
             lists = self._known[workers] = {}
             workers.hub.watch_lists(_counter(lists))
-        return lists.setdefault((method, request.client.declared), _Known())
+        key = (method, request.client.declared)
+        lists[key] = lists.pop(key) if key in lists else _Known()
+        if len(lists) > MAX_LISTINGS:
+            del lists[next(iter(lists))]  # the one that nobody looked at for longest
+        return lists[key]
 
 
 async def _gathered(request: Request, worker: Worker, method: str) -> catalog.Gathered:

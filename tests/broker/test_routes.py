@@ -3,11 +3,18 @@
 import json
 from typing import Any
 
+import anyio
 import pytest
 
-from harness import Served, fixture_server, make_policy, serving, shapes_server, tenant_entry, until
+from harness import SECONDS, Served, fixture_server, make_policy, serving, shapes_server, tenant_entry, until
 
 pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture(params=["legacy", "modern"])
+def worker_era(request: pytest.FixtureRequest) -> str:
+    return request.param
+
 
 ALPHA = shapes_server(
     name="alpha", tools=["search", "only_a"], prompts=["p"], resources=["mem://a", "mem://both"], capabilities={"completions": {}}
@@ -144,6 +151,24 @@ async def test_a_server_that_was_up_keeps_its_names_where_servers_are_not_interc
         answer = await served.modern("/mcp/bare").call("whoami")
         assert answer.error["data"]["reason"] == "worker-unavailable"
         assert await server_of(served, "/mcp/bare", "two") == "shapes"
+
+
+async def test_a_tool_that_a_server_gets_later_is_found_and_one_that_it_loses_is_not(worker_era: str) -> None:
+    servers = {"one": shapes_server(tools=["a"]), "fix": fixture_server("--era", worker_era)}
+    async with serving(policy(servers, bare={"naming": "none"})) as served:
+        client = served.modern("/mcp/bare")
+        assert (await client.call("later")).error["code"] == -32602
+        await client.call("toggle_tool", name="later")
+        assert (await client.call("later")).text == "extra later"
+        await client.call("toggle_tool", name="later")
+
+        async def is_gone() -> bool:
+            answer = await client.call("later")
+            return "error" in answer.final and "unknown tool" in answer.error["message"]
+
+        with anyio.fail_after(SECONDS):
+            while not await is_gone():
+                await anyio.sleep(0.02)
 
 
 async def test_a_route_may_want_all_of_its_servers_or_nothing(client_era: str) -> None:
