@@ -90,3 +90,26 @@ def test_the_repr_tells_the_load(concurrency: int | None, text: str) -> None:
     gate = Gate(Limits(None, concurrency))
     gate.enter(0.0)
     assert repr(gate) == text
+
+
+def test_a_place_is_given_back_once_whoever_holds_it_last() -> None:
+    gate = Gate(Limits(None, 1))
+    place = gate.admit(0.0)
+    with pytest.raises(Overloaded):
+        gate.admit(0.0)
+    assert repr(place) == "<Place held>"
+    place.leave()
+    place.leave()
+    assert repr(place) == "<Place left>"
+    assert gate.under_way == 0
+    gate.admit(0.0)
+    assert gate.under_way == 1
+
+
+def test_a_request_of_a_call_that_has_its_place_costs_rate_and_nothing_else() -> None:
+    gate = Gate(Limits(Rate(1.0, 2), 1))
+    gate.admit(0.0)
+    gate.charge(0.0)
+    with pytest.raises(RateLimited):
+        gate.charge(0.0)
+    assert gate.under_way == 1

@@ -349,6 +349,11 @@ def test_error_32042_without_questions_stands_for_none(data: bytes) -> None:
     assert bridge.elicitations(ErrorObject(-32042, "more", Raw(data))) is None
 
 
+def test_no_other_error_stands_for_questions() -> None:
+    data = jsonrpc.raw({"elicitations": [{"url": "https://x.example"}]})
+    assert bridge.elicitations(ErrorObject(-32043, "more", data)) is None
+
+
 def test_what_depends_on_answers_is_stale_at_once_whatever_its_server_grants() -> None:
     result = jsonrpc.raw({"contents": [], "ttlMs": 60_000})
     for may_be_kept, ttl_ms in ((True, 60_000), (False, 0)):

@@ -86,6 +86,7 @@ def test_a_call_puts_no_more_questions_than_it_may_however_fast_they_are_answere
         assert gathering.add(Question(number))
         gathering.take(dict.fromkeys(gathering.shown(), Raw(b"{}")))
     assert not gathering.add(Question(MAX_IN_ALL))
+    assert repr(gathering) == f"<Gathering 0 open of {MAX_IN_ALL}>"
 
 
 @pytest.mark.parametrize(
@@ -94,6 +95,7 @@ def test_a_call_puts_no_more_questions_than_it_may_however_fast_they_are_answere
         (b"", {}),
         (b'{"message":"x","unknown":[1]}', {"message": "x", "unknown": [1]}),
         (b'{"mode":"url","elicitationId":"1","url":"u"}', {"mode": "url", "url": "u"}),
+        (b'{"_meta":{"own":1}}', {"_meta": {"own": 1}}),
         (b'{"task":{"ttl":1},"_meta":{"progressToken":5,"own":1}}', {"_meta": {"own": 1}}),
     ],
 )

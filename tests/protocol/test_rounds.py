@@ -94,5 +94,6 @@ def test_a_step_out_of_turn_is_a_bug_of_ours() -> None:
     with pytest.raises(RuntimeError):
         rounds.retry({})
     rounds.receive(asking(a=form()))
+    assert repr(rounds) == "<Rounds 1, asking>"
     with pytest.raises(RuntimeError):
         rounds.receive(asking(a=form()))
