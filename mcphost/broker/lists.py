@@ -1,6 +1,7 @@
 """Lists: of one server, page by page as it gives them, or of many, gathered and merged."""
 
 from functools import partial
+from typing import Final
 
 import anyio
 from msgspec import Raw
@@ -22,6 +23,7 @@ from mcphost.workers.owners import Need
 
 _CURSOR = "cursor"
 _NEXT = "nextCursor"
+_NAMES_LOGGED: Final = 5  # of what one list leaves out; each list is one line
 
 
 class Lists:
@@ -97,8 +99,9 @@ class Lists:
             for server, found in gathered.items()
         ]
         parts, lost = catalog.merge(parts)
-        for server, name in lost:
-            logger().info("list_item_hidden", tenant=request.tenant.name, server=server, name=printable(name))
+        if lost:
+            said = ", ".join(printable(f"{server}/{name}") for server, name in lost[:_NAMES_LOGGED])
+            logger().info("list_items_hidden", tenant=request.tenant.name, count=len(lost), names=said)
         try:
             items, following = cut(parts, start, PAGE_ITEMS)
         except StalePosition:
@@ -120,14 +123,17 @@ class Lists:
         shown = catalog.visible(items, method, partial(request.tenant.permissions.allows, server))
         if method.feature != "tools" or request.inbound.era == "legacy":
             return shown
-        usable = []
+        usable, invalid = [], []
         for name, item in shown:
             try:
                 paramheaders.mirrored(item.get("inputSchema"))
             except InvalidAnnotation as error:
-                logger().warning("tool_invalid", server=server, tool=printable(name), why=str(error))
+                invalid.append(f"{printable(name)}: {error}")
             else:
                 usable.append((name, item))
+        if invalid:
+            said = "; ".join(invalid[:_NAMES_LOGGED])
+            logger().warning("tools_invalid", server=server, count=len(invalid), why=said)
         return usable
 
     async def _gathered(self, request: Request) -> tuple[dict[str, catalog.Gathered], bool]:
