@@ -6,6 +6,7 @@ The modern era asks with one `subscriptions/listen` whose filter says all, and e
 """
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -103,9 +104,13 @@ class Interest:
         return frozenset(kind for kind, wanted in flags.items() if wanted)
 
     @property
-    def names_any(self) -> bool:
-        """Whether anything is wanted by its name."""
-        return bool(self.uris or self.tasks)
+    def named(self) -> frozenset[str]:
+        """What is wanted by its name."""
+        return self.uris | self.tasks
+
+    def without(self, names: AbstractSet[str]) -> "Interest":
+        """The same, but nothing by one of these names."""
+        return of_kinds(self.kinds, self.uris - names, self.tasks - names)
 
     def wants(self, heard: Heard) -> bool:
         """Whether a notification is among those that are wanted.

@@ -48,6 +48,7 @@ class Hub:
         self._news = News(self._tell, self._tell_everything)
         self._wire: Wire | None = None
         self._worker: Peer | None = None
+        self._refused: set[str] = set()  # names that a listen was refused for; bounded by what is wanted
         self._gap = True
         self._failures = 0
         self._since = 0.0
@@ -118,7 +119,7 @@ class Hub:
     def _union(self) -> Interest:
         """What is to be asked of the server: of its lists always everything, for they are read here as well."""
         return listening.union(
-            [ALL_LISTS, *(each.interest for each in self._subscriptions if each.interest.names_any)]
+            [ALL_LISTS, *(each.interest for each in self._subscriptions if each.interest.named)]
         )
 
     # --- workers --------------------------------------------------------------------------------------
@@ -128,7 +129,7 @@ class Hub:
         if self._tasks is None or self.closed:
             return
         self._worker = worker
-        self._wire = wire_to(worker, self._tasks, self._client_info, self._listen_ended)
+        self._wire = wire_to(worker, self._tasks, self._client_info, self._listen_ended, self._refused)
         self._gap = True
         self._since, self._not_before = anyio.current_time(), 0.0
         worker.on_notified = self._notified

@@ -56,10 +56,12 @@ class Wire(Protocol):
         ...
 
 
-def wire_to(worker: Peer, tasks: anyio.abc.TaskGroup, client_info: Raw, on_ended: "OnEnded") -> Wire:
-    """The wire to a worker of its era."""
+def wire_to(
+    worker: Peer, tasks: anyio.abc.TaskGroup, client_info: Raw, on_ended: "OnEnded", refused: set[str]
+) -> Wire:
+    """The wire to a worker of its era. `refused` holds what the server refused before, and is kept up to date."""
     if worker.facts.era == "modern":
-        return ListenWire(worker, tasks, client_info, on_ended)
+        return ListenWire(worker, tasks, client_info, on_ended, refused)
     return SubscribeWire(worker)
 
 
@@ -77,6 +79,7 @@ class _Listen:
         self.id: int | None = None
         self.asked = asked
         self.granted = NO_INTEREST
+        self.refused = False
         self.settled = anyio.Event()
         self.scope = anyio.CancelScope()
 
@@ -89,11 +92,21 @@ class ListenWire:
     sends on it; so nothing is lost in between and nothing comes twice.
     """
 
-    def __init__(self, worker: Peer, tasks: anyio.abc.TaskGroup, client_info: Raw, on_ended: OnEnded) -> None:
+    def __init__(
+        self,
+        worker: Peer,
+        tasks: anyio.abc.TaskGroup,
+        client_info: Raw,
+        on_ended: OnEnded,
+        refused: set[str],
+    ) -> None:
+        """`refused` is who made it's: names that are left out, also with the next worker, as long as they are wanted."""
         self._worker = worker
         self._tasks = tasks
         self._client_info = client_info
         self._on_ended = on_ended
+        self._refused = refused
+        self._was_refused = False
         self._current: _Listen | None = None
         self._next: _Listen | None = None
         self._unknown = False  # the server has no such method, which it has told for all its life
@@ -107,7 +120,23 @@ class ListenWire:
         return NO_INTEREST if self._current is None else self._current.granted
 
     async def ask(self, wanted: Interest) -> bool:
-        """See `Wire`."""
+        """See `Wire`.
+
+        A server refuses a listen as a whole. What is newly named in one that it refused is left out from then on, so
+        that one client's name of nothing does not keep the others from being heard.
+        """
+        self._refused &= wanted.named
+        listen = wanted.without(self._refused)
+        known = NO_INTEREST if self._current is None else self._current.asked
+        if await self._take(listen):
+            return True
+        if not self._was_refused or not listen.named - known.named:
+            return False
+        self._refused |= listen.named - known.named
+        return await self._take(listen.without(self._refused))
+
+    async def _take(self, wanted: Interest) -> bool:
+        """Put one listen in the place of the other; False if the old one stays."""
         old = self._current
         if self._unknown or wanted == (NO_INTEREST if old is None else old.asked):
             return True
@@ -118,6 +147,7 @@ class ListenWire:
                 await fresh.settled.wait()
             self._next = None
             if self._current is not fresh:
+                self._was_refused = fresh.refused
                 fresh.scope.cancel()
                 return self._unknown
         else:
@@ -156,7 +186,8 @@ class ListenWire:
 
     def _ended(self, listen: _Listen, answer: Message) -> None:
         """The server ended it; one that does not know it at all says so here."""
-        self._unknown = answer.kind == "error" and jsonrpc.error_object(answer.body).code == METHOD_NOT_FOUND
+        listen.refused = answer.kind == "error"
+        self._unknown = listen.refused and jsonrpc.error_object(answer.body).code == METHOD_NOT_FOUND
         if listen is self._current:
             self._current = None
             self._on_ended()

@@ -90,6 +90,8 @@ async def test_a_resource_that_a_tenant_may_not_see_is_refused_like_one_that_doe
         ):
             answer = await client.request("resources/subscribe", {"uri": uri})
             assert (answer.status, answer.error["code"], answer.error["data"]) == (200, -32002, {"uri": uri})
+        answer = await single.request("resources/subscribe", {"uri": "foreign:1"})
+        assert (answer.error["code"], answer.error["data"]) == (-32002, {"uri": "foreign:1"})
         for params in ({}, {"uri": 1}, {"uri": "x" * 5000}):
             answer = await single.request("resources/subscribe", params)
             assert answer.error["code"] == -32602

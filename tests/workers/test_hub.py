@@ -189,6 +189,21 @@ async def test_listeners_do_not_keep_a_server_that_fails_restarting_and_are_told
         assert workers.state == "failed"
 
 
+async def test_what_a_server_refuses_to_watch_keeps_nobody_else_from_being_heard(worker_era: str) -> None:
+    """A modern server refuses the whole listen, in which everybody's wishes stand."""
+    async with serving(make_policy({"fix": fixture_server("--era", worker_era)})) as served:
+        hub, listener = served.worker_set("fix").hub, Listener()
+        await listening(hub.subscribe(uris(FIRST), listener))
+        assert await listening(hub.subscribe(uris("foreign:1"), print)) == NO_INTEREST
+        assert await listening(hub.subscribe(uris(SECOND), listener)) == uris(SECOND)
+        await served.modern("fix").call("announce", uris=[FIRST, SECOND])
+        await listener.wait_told(FIRST, SECOND)
+
+        listener.told.clear()
+        await served.modern("fix").call("crash")
+        await listener.wait_told(FIRST, SECOND)
+
+
 async def test_a_server_that_ended_in_order_is_started_again_for_who_listens_and_for_nobody_else() -> None:
     servers = {name: fixture_server() for name in ("fix", "other")}
     async with serving(make_policy(servers)) as served:

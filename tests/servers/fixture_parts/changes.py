@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from fixture_parts.tasks import need_tasks
-from fixture_parts.wire import META
+from fixture_parts.wire import INVALID_PARAMS, META, RpcError
 
 if TYPE_CHECKING:
     from fixture_parts.calls import Call
@@ -14,6 +14,12 @@ LIST_KINDS = {
     "promptsListChanged": "prompts",
     "resourcesListChanged": "resources",
 }
+
+
+def refuse_foreign(uri: str) -> None:
+    """A URI of the scheme `foreign` is one that this server will not watch."""
+    if uri.startswith("foreign:"):
+        raise RpcError(INVALID_PARAMS, f"Not to be watched: {uri}")
 
 
 class Changes:
@@ -28,6 +34,8 @@ class Changes:
     def listen(self, call: "Call") -> None:
         """Begin a stream for what is known of what was wanted."""
         wanted = call.params.get("notifications") or {}
+        for uri in wanted.get("resourceSubscriptions") or ():
+            refuse_foreign(uri)
         honoured = {key: True for key in LIST_KINDS if wanted.get(key)}
         if uris := wanted.get("resourceSubscriptions"):
             honoured["resourceSubscriptions"] = uris

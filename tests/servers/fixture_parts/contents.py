@@ -8,6 +8,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from fixture_parts.calls import TOOLS, Call
+from fixture_parts.changes import refuse_foreign
 from fixture_parts.wire import INVALID_PARAMS, LEVELS, RESOURCE_NOT_FOUND, STRING, Ask, RpcError, elicit
 
 if TYPE_CHECKING:
@@ -243,6 +244,7 @@ def set_level(server: "Server", call: Call) -> dict:
 
 
 def subscribe(server: "Server", call: Call) -> dict:
+    refuse_foreign(call.params.get("uri"))
     server.subscribed.add(call.params.get("uri"))
     return {}
 
