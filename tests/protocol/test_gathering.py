@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from msgspec import Raw
@@ -78,6 +78,7 @@ class GatheringAgainstALedger(RuleBasedStateMachine):
 
 
 TestGatheringAgainstALedger = GatheringAgainstALedger.TestCase
+TestGatheringAgainstALedger.settings = settings(max_examples=40)
 
 
 def test_a_call_puts_no_more_questions_than_it_may_however_fast_they_are_answered() -> None:
