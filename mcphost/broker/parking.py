@@ -85,6 +85,7 @@ class Parking:
         self._parked[conversation.id] = conversation
         self._count[conversation.principal] += 1
         conversation.park(request)
+        self._counted(conversation, 1)
         leases = conversation.workers.leases
         leases.on_crowded = partial(self._make_room, conversation.workers)
         if leases.is_crowded:
@@ -99,10 +100,15 @@ class Parking:
         """The call of an id, which is parked no more and cannot be found again by it."""
         conversation = self._parked.pop(identifier, None)
         if conversation is not None:
+            self._counted(conversation, -1)
             self._count[conversation.principal] -= 1
             if not self._count[conversation.principal]:
                 del self._count[conversation.principal]
         return conversation
+
+    def _counted(self, conversation: Conversation, step: int) -> None:
+        server, tenant = conversation.workers.identity.server, conversation.principal.tenant
+        self._around.metrics.parked_calls(server, tenant, step)
 
     def _make_room(self, workers: WorkerSet) -> None:
         if workers not in self._crowded:

@@ -36,7 +36,7 @@ class StateHandle(msgspec.Struct, frozen=True, array_like=True):
 
     `worker`: `place` is the process that the server's own state `inner` (raw JSON) was made by.
     `parked`: `place` is the id of a call that waits for its client; `inner` is empty.
-    `expires_at` in monotonic seconds: no process and no parked call outlives the clock's beginning.
+    `expires_at` in monotonic seconds of this machine: what it points to does not outlive the runtime.
     """
 
     kind: Kind

@@ -106,6 +106,10 @@ class Metrics:
             "mcphost_leased_workers", "Processes beside main ones, for calls that need one to themselves.",
             ["server", "tenant"], registry=self.registry,
         )  # fmt: skip
+        self._parked = Gauge(
+            "mcphost_parked_calls", "Calls that wait for their clients to come back with answers.",
+            ["server", "tenant"], registry=self.registry,
+        )  # fmt: skip
         self._sessions = Gauge(
             "mcphost_sessions", "Open legacy sessions.", ["tenant"], registry=self.registry
         )
@@ -194,6 +198,10 @@ class Metrics:
     def leased_workers(self, server: str, tenant: str, step: int) -> None:
         """Count processes beside main ones up or down."""
         self._leased.labels(server, tenant).inc(step)
+
+    def parked_calls(self, server: str, tenant: str, step: int) -> None:
+        """Count calls whose clients are away up or down."""
+        self._parked.labels(server, tenant).inc(step)
 
     def watch_sessions(self, tenant: str, count: Callable[[], float]) -> None:
         """Ask `count` for a tenant's open sessions at each scrape."""

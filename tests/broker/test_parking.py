@@ -18,6 +18,7 @@ from harness import (
     tenant_entry,
     until,
 )
+from workers_seen import gauge
 
 pytestmark = pytest.mark.kernel
 
@@ -157,8 +158,9 @@ async def test_nobody_can_have_more_parked_calls_than_the_policy_allows() -> Non
 async def test_a_client_that_does_not_come_back_frees_everything() -> None:
     async with serving(policy(limits={"answerTime": "300ms"}, leases=1)) as served:
         asked = await Asked.begin(served, "fix", "ask", message="?")
-        assert (under_way(served), parked(served)) == (1, 1)
+        assert (under_way(served), parked(served), gauge(served, "mcphost_parked_calls{")) == (1, 1, 1)
         await until(lambda: not under_way(served) and not parked(served), "the call is given up")
+        assert gauge(served, "mcphost_parked_calls{") == 0
         answer = await asked.retry()
         assert (answer.status, answer.error["code"]) == (400, -32602)
         assert (await asked.again()).result["resultType"] == "input_required", "its process is free"
