@@ -38,6 +38,7 @@ _TEMPLATES: Mapping[str, str] = {
     "less_than_equal": "must be at most {le}",
     "string_too_short": "must not be empty",
     "string_too_long": "may have at most {max_length} characters",
+    "string_pattern_mismatch": "must have the form {pattern}",
     "too_long": "may have at most {max_length} items",
 }
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -82,6 +82,7 @@ def test_any_arrangement_of_keys_is_a_policy_or_problems_with_places(tree: dict[
     check_words(outcome(json.dumps(tree)))
 
 
+@example(("mcpServers", "notes", "preload", 0), "a/*")
 @given(st.sampled_from(PATHS), st.sampled_from(SCALARS) | trees)
 @settings(max_examples=200, deadline=None)
 def test_any_value_in_place_of_a_good_one_is_told_or_accepted(
