@@ -133,6 +133,6 @@ async def test_every_answer_and_every_log_line_reaches_its_owner(worker_era: str
 async def test_without_the_lease_they_do_not_and_still_nothing_reaches_a_wrong_owner(worker_era: str) -> None:
     async with asking(worker_era) as served:
         change(served, leases=0)
-        ledger = await everybody(served, 4)
+        ledger = await everybody(served, 2)
     assert ledger.foreign == []
     assert ledger.missing != []

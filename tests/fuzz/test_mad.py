@@ -8,7 +8,7 @@ from fuzz.watching import Broken, look
 
 pytestmark = [pytest.mark.kernel, pytest.mark.slow]
 
-SECONDS = 4.0
+SECONDS = 3.0
 
 
 async def test_clients_gone_mad_break_nothing_and_see_nothing_of_each_other() -> None:
