@@ -5,19 +5,14 @@ from typing import Final
 
 from conformance.cells import Cell
 
-# These see nothing hold with anybody who is judged, or with us: the first only skips, and the second asks about
-# streams that are closed and taken up again, which is optional; we answer that call with plain JSON.
+# Scenarios that see nothing hold, in the set of each revision.
 VACUOUS: Final[Mapping[str, frozenset[str]]] = {
     "2025-11-25": frozenset({"server-sse-polling"}),
     "2026-07-28": frozenset({"tasks-status-notifications"}),
 }
-
-# A legacy server cannot say under which key it asks, and answers that come without a question of its own cannot be told
-# apart: `user_name` is nowhere on the wire.
 KEYS: Final = frozenset(
     {"input-required-result-basic-elicitation", "input-required-result-ignore-extra-params"}
 )
-# There are no tasks on a legacy wire that could be brought to a modern client.
 TASKS: Final = frozenset(
     {
         "tasks-capability-negotiation",
@@ -38,6 +33,18 @@ NOT_CLEAN: Final[Mapping[tuple[str, str], frozenset[str]]] = {
     ("modern", "2025-11-25"): frozenset(),
     ("legacy", "2026-07-28"): KEYS | TASKS,
     ("modern", "2026-07-28"): frozenset(),
+}
+
+_NO_TASKS: Final = "The tasks of 2026-07-28 do not exist on a legacy wire."
+REASONS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(TASKS, _NO_TASKS),
+    "input-required-result-basic-elicitation": "It looks for the question under the key `user_name`, and a legacy"
+    " server's question has no key. It is asked, and answered, under another one.",
+    "input-required-result-ignore-extra-params": "A warning. It sends answers to questions that were never asked. A"
+    " legacy server asks before it can be answered, so it asks.",
+    "server-sse-polling": "It sees nothing: it is about streams that end in the middle of a call and are taken up"
+    " again, which is optional. The call is answered with JSON.",
+    "tasks-status-notifications": "It sees nothing: all it does is to skip.",
 }
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from conformance.cells import Cell, Served
+from conformance.expected import REASONS
 from conformance.legs import scored
 from conformance.results import Outcome
 
@@ -12,12 +13,12 @@ What the official suite says of mcphost, in every combination of client and serv
 written by `make conformance`, and the same runs are among the tests, where each cell has to come out as it is
 expected to.
 
-`@modelcontextprotocol/conformance` {suite}, run by Node {node}, talks to a running `mcphost {product}` over loopback. Behind it
-stands a server of ours on standard input and output, which has everything that the suite asks for in either era
-(`tests/servers/fixture.py`), so what is judged is what stands in between. *Server* is the era of that server:
-`legacy` speaks the revisions that begin with `initialize`, `silent` does too and answers nothing before it, `modern`
-speaks 2026-07-28 only, and `dual` either. *Client* is the revision that the suite speaks. *Scope* is the server's
-in the policy. *Endpoint* is the server's own, or one where servers come together.
+`@modelcontextprotocol/conformance` {suite}, run by Node {node}, talks to a running mcphost {product} over loopback.
+Behind it stands a server of ours on standard input and output, which has everything that the suite asks for in
+either era (`tests/servers/fixture.py`), so what is judged is what stands in between. *Server* is the era of that
+server: `legacy` speaks the revisions that begin with `initialize`, `silent` does too and answers nothing before it,
+`modern` speaks 2026-07-28 only, and `dual` either. *Scope* is the server's in the policy. *Endpoint* is the server's
+own, or a route where it comes together with another. *Client* is the revision that the suite speaks.
 
 *Scored* is the suite's own count: the scenarios of the revision's frozen set of requirements in which nothing failed,
 of how many there are. *Clean* is a stricter one: nothing failed, nothing warned, and at least one check saw something
@@ -28,6 +29,12 @@ The suite begins many calls in which the server asks its client, and abandons th
 holds a process, so the policy of these runs waits {answer_time} for an answer and lends {leases} processes; it keeps
 {warm} spares, since `server-stateless` gives some answers half a second. That scenario is tried up to {tries} times.
 
+"""
+
+BLIND = """
+The suite does not look at who may do what, whether an answer or a log line reaches its owner and nobody else when many
+ask at once, cancellation, timeouts, updates of resources, pages, restarts, names of many servers, or servers that
+misbehave. `docs/protocol.md` says what is promised of these, and which tests hold it.
 """
 
 COLUMNS = ("Server", "Scope", "Endpoint", "Client", "Scored", "Clean", "Warnings", "Unscored")
@@ -42,6 +49,7 @@ def document(
     return (
         HEAD.format(**told)
         + table(COLUMNS, (row(cell, outcomes) for cell, outcomes in results.items()))
+        + BLIND
         + "\n## What is not clean\n\n"
         + fallen(results)
         + "\n## Every scenario\n\n"
@@ -52,8 +60,12 @@ def document(
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    lines = [columns, ("---" for _ in columns), *rows]
-    return "".join("| " + " | ".join(str(cell) for cell in line) + " |\n" for line in lines)
+    return "".join(line(cells) for cells in (columns, ("---" for _ in columns), *rows))
+
+
+def line(cells: Iterable[object]) -> str:
+    """One line of a table."""
+    return "| " + " | ".join(str(cell) for cell in cells) + " |\n"
 
 
 def row(cell: Cell, outcomes: Mapping[str, Outcome]) -> tuple[object, ...]:
@@ -73,24 +85,24 @@ def row(cell: Cell, outcomes: Mapping[str, Outcome]) -> tuple[object, ...]:
 
 
 def fallen(results: Mapping[Cell, Mapping[str, Outcome]]) -> str:
-    """Each scenario that is not clean somewhere, and in which cells."""
-    where: dict[tuple[str, str], list[str]] = {}
+    """Each scenario that is not clean somewhere, with which servers, and why."""
+    where: dict[str, list[str]] = {}
     for cell, outcomes in results.items():
         for name, outcome in outcomes.items():
             if not outcome.clean:
-                where.setdefault((name, said(outcome)), []).append(str(cell.served.era))
+                where.setdefault(name, []).append(cell.served.era)
     rows = (
-        (f"`{name}`", ", ".join(dict.fromkeys(servers)), why)
-        for (name, why), servers in sorted(where.items())
+        (f"`{name}`", ", ".join(dict.fromkeys(eras)), REASONS.get(name, said(results, name)))
+        for name, eras in sorted(where.items())
     )
-    return table(("Scenario", "Servers", "What the suite says"), rows)
+    return table(("Scenario", "Servers", "Why"), rows)
 
 
-def said(outcome: Outcome) -> str:
-    """What a scenario complained of, as one cell of a table."""
-    if not outcome.complaints:
-        return "nothing: no check of it applied"
-    return "; ".join(" ".join(complaint.split()) for complaint in outcome.complaints).replace("|", "\\|")
+def said(results: Mapping[Cell, Mapping[str, Outcome]], name: str) -> str:
+    """What the suite complained of in a scenario, as one cell of a table."""
+    seen = (outcomes[name].complaints for outcomes in results.values() if name in outcomes)
+    complaints = dict.fromkeys(complaint for each in seen for complaint in each)
+    return "; ".join(" ".join(complaint.split()) for complaint in complaints).replace("|", "\\|")
 
 
 def all_row(served: Served, outcomes: Mapping[str, Outcome]) -> tuple[object, ...]:
