@@ -12,7 +12,7 @@ from conformance import legs
 from conformance.cells import CELLS, endpoints
 from conformance.expected import not_clean, vacuous
 from conformance.judging import judging
-from conformance.product import ANSWER_TIME, LEASES, WARM
+from conformance.product import ANSWER_TIME, PARKED, WARM
 from conformance.report import document
 from mcphost import __version__
 
@@ -35,7 +35,7 @@ def main() -> None:
         "node": legs.node_version(),
         "product": __version__,
         "answer_time": ANSWER_TIME,
-        "leases": LEASES,
+        "parked": PARKED,
         "warm": WARM,
         "tries": legs.TRIES,
     }
