@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from interop.catalogue import MODULES, PEERS, ROOT, node_program
-from interop.steps import ASKED, CHANGES, LISTS, READS, WHOLE, Visit, both
+from interop.steps import ASKED, CANCELS, CHANGES, LISTS, READS, WHOLE, Visit, both
 
 DRIVERS = ROOT / "tests" / "peers"
 CLIENT_SECONDS = 120
@@ -81,7 +81,7 @@ class Run:
 
 CLIENTS = [
     Client("Python SDK 2", "mcp", DEV, "sdk2.py", {"auto": MODERN, "legacy": LEGACY, MODERN: MODERN}),
-    Client("Python SDK 1", "mcp", SDK1, "sdk1.py", {"legacy": LEGACY}),
+    Client("Python SDK 1", "mcp", SDK1, "sdk1.py", {"legacy": LEGACY}, WHOLE - CANCELS),
     Client(
         "TypeScript SDK 2",
         "@modelcontextprotocol/client",
@@ -114,7 +114,7 @@ CLIENTS = [
         DEV,
         "pydantic_agent.py",
         {"auto": MODERN},
-        WHOLE - CHANGES - {"completion"} | {"agent"},
+        WHOLE - CHANGES - CANCELS - {"completion"} | {"agent"},
     ),
     Client(
         "langchain-mcp-adapters",
@@ -124,6 +124,7 @@ CLIENTS = [
         {"legacy": LEGACY},
         WHOLE
         - CHANGES
+        - CANCELS
         - both("sampling", "roots")
         - {"version", "templates", "prompts", "completion", "unknown tool"},
     ),
@@ -133,9 +134,10 @@ CLIENTS = [
         SDK1,
         "openai_agent.py",
         {"legacy": LEGACY},
-        WHOLE - CHANGES - ASKED - {"version", "completion", "progress"} | {"agent"},
+        WHOLE - CHANGES - CANCELS - ASKED - {"version", "completion", "progress"} | {"agent"},
     ),
-    Client("mcp-remote", "mcp-remote", NODE, "sdk2.py", {"auto": MODERN, "legacy": LEGACY}),
+    Client("mcp-remote", "mcp-remote", NODE, "sdk2.py", {"auto": MODERN}, WHOLE - CANCELS),
+    Client("mcp-remote", "mcp-remote", NODE, "sdk2.py", {"legacy": LEGACY}),
 ]
 RUNS = {
     f"{client.name.partition(',')[0].replace(' ', '-')}-{mode}": Run(client, mode, revision)

@@ -63,6 +63,7 @@ AT_PERSONAL: dict[str, Step] = {
     "legacy url before": ["call", "trigger-url-elicitation", {"url": f"{ELSEWHERE}again", "errorPath": True}],
     "legacy sampling": ["call", "trigger-sampling-request", {"prompt": "go on"}],
     "legacy roots": ["call", "get-roots-list", {}],
+    "legacy cancellation": ["cancel", "trigger-long-running-operation", {"duration": 60, "steps": 600}],
     "legacy logs": ["logs", "debug", "toggle-simulated-logging", {}],
     "legacy updates": ["updated", DYNAMIC, "toggle-subscriber-updates", {}],
     "legacy changes": ["changed", "gzip-file-as-resource", PACKED],
@@ -76,10 +77,12 @@ def at_modern(name: str) -> dict[str, Step]:
         for it in ("elicitation", "sampling", "roots")
     }
     return {
-        **asked,
-        "modern logs": ["logs", "info", "log_lines", {"tag": name, "count": 3}],
+        # Calls that want log messages may have another process, which nobody listens to; so this comes before them.
         "modern updates": ["updated", WATCHED, "touch_resource", {"uri": WATCHED}],
         "modern changes": ["changed", "announce", {"lists": ["resources"]}],
+        **asked,
+        "modern cancellation": ["cancel", "progress", {"count": 600, "interval": 0.1}],
+        "modern logs": ["logs", "info", "log_lines", {"tag": name, "count": 3}],
     }
 
 
@@ -93,8 +96,18 @@ LISTS = frozenset({"tools", "resources", "templates", "prompts"})
 READS = frozenset({"read", "unknown resource", "prompt"})
 ERRORS = frozenset({"tool error", "unknown tool"})
 CHANGES = both("updates", "changes")
+CANCELS = both("cancellation")
 ASKED = both("elicitation", "sampling", "roots", "logs") | {"legacy url", "legacy url before"}
-WHOLE = CALLS | LISTS | READS | ERRORS | ASKED | CHANGES | {"version", "call alone", "completion", "progress"}
+WHOLE = (
+    CALLS
+    | LISTS
+    | READS
+    | ERRORS
+    | ASKED
+    | CHANGES
+    | CANCELS
+    | {"version", "call alone", "completion", "progress"}
+)
 
 # What the manual calls the things that are tried, and the steps that show each. Agents are a matter of frameworks.
 FEATURES = {
@@ -107,6 +120,7 @@ FEATURES = {
     "prompts": {"prompt"},
     "completion": {"completion"},
     "progress": {"progress"},
+    "cancellation": CANCELS,
     "elicitation": both("elicitation"),
     "elicitation by URL": {"legacy url", "legacy url before"},
     "sampling": both("sampling"),

@@ -1,18 +1,21 @@
 """Servers of others, sandboxed without a network, used by clients of others through the runtime, in both eras."""
 
 import hashlib
+import json
 import os
 import re
 import secrets
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import anyio
 import pytest
 
 from interop.catalogue import FAILING, LIMITS, REAL, Place, make_repository, node_program, person, policy_for
 from interop.clients import CLIENT_SECONDS, MODERN, RUNS, drive, trying
+from interop.conftest import wait_until
 from interop.steps import (
     AT_EVERYTHING,
     AT_PERSONAL,
@@ -56,7 +59,16 @@ def product(start_product, python_server, place, own_tokens):
         {"id": name, "sha256": hashlib.sha256(it.encode()).hexdigest()} for name, it in own_tokens.items()
     ]
     policy["tenants"]["asking"] = {"tokens": entries, "allow": ["personal/*", "modern/*"], "limits": LIMITS}
-    return start_product(policy)
+    started = start_product(policy)
+    anyio.run(start_all, started, place)
+    return started
+
+
+async def start_all(product, place: Place) -> None:
+    """Have every server started: a list of all waits for one that is slow in this for a few seconds only."""
+    async with anyio.create_task_group() as tasks:
+        for name, real in REAL.items():
+            tasks.start_soon(partial(product.call, "acme", name, real.tool, **real.arguments(place)))
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +85,11 @@ def outcome(product, place, own_tokens, tmp_path_factory) -> Iterator[Callable[[
             Visit(product.endpoint("modern"), own, at_modern(client), client),
         ]
 
-    home = tmp_path_factory.mktemp("home")
     with ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1)) as programs:
-        told = {name: programs.submit(drive, run, visits(name), home) for name, run in RUNS.items()}
+        told = {
+            name: programs.submit(drive, run, visits(name), tmp_path_factory.mktemp("home"))
+            for name, run in RUNS.items()
+        }
         yield lambda client, step: told[client].result()[step]
         programs.shutdown(cancel_futures=True)
 
@@ -180,6 +194,21 @@ def asking(what: str) -> list[tuple[str, str]]:
     """The steps and runs by which a server of either era asks for something."""
     steps = [f"{era} {what}" for era in ("legacy", "modern")]
     return [(client, step) for step in steps for client in trying(step)]
+
+
+@pytest.mark.parametrize(("client", "step"), asking("cancellation"))
+def test_a_call_that_a_client_gives_up_is_given_up(product, seen, client, step):
+    server, tool = (
+        ("personal", "trigger-long-running-operation") if "legacy" in step else ("modern", "progress")
+    )
+    assert seen(client, step) is True
+
+    def told() -> bool:
+        lines = [json.loads(line) for line in product.log.splitlines()]
+        ended = [line for line in lines if line.get("token") == client and line.get("name") == tool]
+        return [(line["server"], line["outcome"]) for line in ended] == [(server, "cancelled")]
+
+    wait_until(told, f"the end of {client}'s call")
 
 
 @pytest.mark.parametrize(("client", "step"), asking("elicitation"))

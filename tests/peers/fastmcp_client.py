@@ -54,6 +54,15 @@ def verbs(client: Client):
         await client.call_tool(name, arguments, progress_handler=note)
         return reported
 
+    async def cancel(name, arguments):
+        with anyio.CancelScope() as scope:
+
+            async def give_up(_done, _total, _message):
+                scope.cancel()
+
+            await client.call_tool(name, arguments, progress_handler=give_up)
+        return scope.cancelled_caught
+
     async def resources():
         return [str(each.uri) for each in await client.list_resources()]
 
@@ -95,6 +104,7 @@ def verbs(client: Client):
         "tools": tools,
         "call": call,
         "progress": progress,
+        "cancel": cancel,
         "resources": resources,
         "templates": templates,
         "read": read,

@@ -81,6 +81,15 @@ def verbs(client: Client):
         await client.call_tool(name, arguments, progress_callback=note)
         return reported
 
+    async def cancel(name, arguments):
+        with anyio.CancelScope() as scope:
+
+            async def give_up(_done, _total, _message):
+                scope.cancel()
+
+            await client.call_tool(name, arguments, progress_callback=give_up)
+        return scope.cancelled_caught
+
     async def resources():
         return [each.uri for each in await every(client.list_resources, "resources")]
 
@@ -138,6 +147,7 @@ def verbs(client: Client):
         "tools": tools,
         "call": call,
         "progress": progress,
+        "cancel": cancel,
         "resources": resources,
         "templates": templates,
         "read": read,

@@ -10,6 +10,7 @@ The verbs, as far as a client can do them, and what they give:
     tools                        names of tools
     call NAME ARGUMENTS          {"text", "isError"}
     progress NAME ARGUMENTS      the progress that was reported during a call
+    cancel NAME ARGUMENTS        whether a call was given up at its first progress
     resources | templates        URIs
     read URI                     the text
     prompts                      names of prompts

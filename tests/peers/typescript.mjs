@@ -88,6 +88,14 @@ async function connect({ url, token, answer }) {
       await callTool(name, args, { onprogress: ({ progress }) => reported.push(progress) });
       return reported;
     },
+    async cancel(name, args) {
+      const controller = new AbortController();
+      const options = { signal: controller.signal, onprogress: () => controller.abort("no longer wanted") };
+      return callTool(name, args, options).then(
+        () => false,
+        () => controller.signal.aborted,
+      );
+    },
     resources: async () => (await every((page) => client.listResources(page), "resources")).map((each) => each.uri),
     templates: async () =>
       (await every((page) => client.listResourceTemplates(page), "resourceTemplates")).map((each) => each.uriTemplate),
