@@ -1,6 +1,6 @@
 """Calls of one item: a tool, a prompt, a resource, or the completion of an argument of one."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -8,20 +8,19 @@ from msgspec import Raw
 
 from mcphost import errors
 from mcphost.broker import rounds
+from mcphost.broker.answers import Answers
 from mcphost.broker.call import Call, Target
 from mcphost.broker.conversation import Conversation
-from mcphost.broker.endpoints import check_offered, names_of
+from mcphost.broker.endpoints import check_offered
 from mcphost.broker.mirroring import Mirroring
 from mcphost.broker.parking import Parking
 from mcphost.broker.request import Around, Request
-from mcphost.broker.roundtrip import Finished
 from mcphost.broker.states import States, refused
 from mcphost.broker.targets import Targets
 from mcphost.broker.tasks import Tasks
 from mcphost.decisions.handles import StateHandle
-from mcphost.errors import DownstreamProtocolError, Forbidden, ServerError, WorkerGone
-from mcphost.protocol import bridge, inputs, jsonrpc, rewriting
-from mcphost.protocol.inputs import InputRequest
+from mcphost.errors import DownstreamProtocolError, Forbidden, WorkerGone
+from mcphost.protocol import inputs, jsonrpc
 from mcphost.protocol.jsonrpc import EMPTY_OBJECT, Fields
 from mcphost.protocol.methods import COMPLETE, NAMED, TASKS
 
@@ -50,6 +49,7 @@ class Calls:
         self._tasks = tasks
         self._states = States(around.sealer)
         self._parking = Parking(around)
+        self._answers = Answers(around, self._states, self._tasks)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -103,7 +103,7 @@ class Calls:
             if call.need.instance:
                 raise refused() from None
             raise
-        return self._shaped(call, finished)
+        return self._answers.of(call, finished)
 
     async def _resumed(self, call: Call, handle: StateHandle) -> Raw:
         """The next round of a parked call."""
@@ -124,67 +124,11 @@ class Calls:
         """One round of a call that may be parked: its result, or the questions that the server has asked."""
         finished = await conversation.round(call.request)
         if finished is not None:
-            return self._shaped(call, finished)
+            return self._answers.of(call, finished)
         shown = conversation.shown()
         identifier = self._parking.park(conversation, call.request)
         state = self._states.of_parked(call, identifier, self._around.asking.answer_seconds)
-        return self._asking(call, shown, state, {})
-
-    def _shaped(self, call: Call, finished: Finished) -> Raw:
-        """A worker's answer in the client's era."""
-        client = call.request.client
-        if client.era == "modern":
-            asked = self._asked(call, finished)
-            if asked is not None:
-                return asked
-        try:
-            result = finished.result(uri=call.uri)
-        except ServerError as error:
-            error.raw_data = rewriting.expose_error(error.raw_data, call.target.name, call.uri)
-            raise
-        result = rewriting.expose_uris(names_of(call.request), call.target.server, result)
-        result = self._tasks.given(call.request, call.target.server, finished, result)
-        return bridge.to_client(
-            call.method,
-            result,
-            finished.eras,
-            server_info=self._around.info,
-            extended=bridge.share_extension(client.capabilities, finished.facts.capabilities),
-            may_be_kept=not call.is_repeated,
-        )
-
-    def _asked(self, call: Call, finished: Finished) -> Raw | None:
-        """What a modern client is asked in place of a result; None if it is not.
-
-        Raises:
-            DownstreamProtocolError: -32021, it has not declared what is asked for.
-        """
-        members = finished.asks_for_input
-        if members is not None:
-            required = inputs.read(call.method, members)
-            state = None
-            if required.state is not None:
-                state = self._states.of_worker(call, finished.instance, bytes(required.state))
-            return self._asking(call, required.requests, state, members)
-        if (
-            finished.message.kind != "error"
-            or finished.eras.worker == "modern"
-            or call.method not in inputs.ASKABLE
-        ):
-            return None
-        questions = bridge.elicitations(jsonrpc.error_object(finished.message.body))
-        return None if questions is None else self._asking(call, questions, None, {})
-
-    def _asking(
-        self, call: Call, questions: Mapping[str, InputRequest], state: str | None, members: Fields
-    ) -> Raw:
-        """A result of type `input_required` with these questions and this state of ours."""
-        missing = inputs.undeclared(questions.values(), call.request.client.declared)
-        if missing:
-            raise inputs.needs(missing)
-        call.request.record.extra["asked"] = len(questions)
-        written = inputs.with_state(members, state) if members else inputs.write(questions, state)
-        return jsonrpc.raw(bridge.modern_result(call.method, written, self._around.info, inputs.KIND))
+        return self._answers.asking(call, shown, state)
 
     async def _named(self, request: Request, params: Fields, returning: Returning | None) -> Target:
         """The item that the request names; its name inside `params` becomes the server's own."""
