@@ -125,7 +125,7 @@ class WorkerSet:
             if self.worker is not None and self.worker.usable:
                 return self.worker
             if self.state == "failed":
-                raise WorkerFailed(f"the server {self.identity.server!r} failed; its operator can see why")
+                raise self._gone_for_good()
             self.want()  # in the loop: a worker that ends in order takes earlier wishes with it
             if self._closed:
                 raise WorkerUnavailable("what this call belongs to is ending")
@@ -201,6 +201,9 @@ class WorkerSet:
             return
         await self._after_end(ended.why, failed=ended.failed, was_ready=True)
 
+    def _gone_for_good(self) -> WorkerFailed:
+        return WorkerFailed(f"the server {self.identity.server!r} failed; its operator can see why")
+
     def _own(self, worker: Worker) -> None:
         self.worker = worker
         self.hub.attach(worker)
@@ -226,6 +229,7 @@ class WorkerSet:
                 self.trouble = reason
                 logger().error("worker_failed", **self._keys, why=reason)
                 self._enter("failed")
+                self.leases.refuse(self._gone_for_good())
             case Rest():
                 logger().info("worker_ended", **self._keys, why=why)
                 self._wanted = anyio.Event()

@@ -9,7 +9,7 @@ import pytest
 
 from harness import fixture_server, make_policy, serving, until
 from leasing import ASKED, FORMS, Ear, Holder, sets_of, use, words
-from mcphost.errors import WorkerDied, WorkerUnavailable
+from mcphost.errors import WorkerDied, WorkerFailed, WorkerUnavailable
 from mcphost.workers.owners import Need, Owner
 from mcphost.workers.worker import Worker
 from workers_seen import alive
@@ -83,3 +83,19 @@ async def test_a_session_that_ends_while_its_worker_starts_leaves_no_process() -
         await until(lambda: workers.state == "stopped", "it has ended")
         assert workers.worker is None
         assert workers not in pool.sets()
+
+
+async def test_who_waits_for_a_turn_on_a_worker_that_fails_for_good_is_told_so() -> None:
+    async with (
+        serving(legacy(scope="session", restart={"policy": "never"})) as served,
+        anyio.create_task_group() as tasks,
+    ):
+        workers = served.runtime.pool.find("fix", Owner("acme", "anna", FORMS))
+        first, second = Holder(tasks, workers, ASKED), Holder(tasks, workers, ASKED)
+        worker = await first.has_it()
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(WorkerDied):
+            await use(worker, "crash", Ear(), code=3)
+        await second.over.wait()
+        assert isinstance(second.error, WorkerFailed)
+        await first.let_go()
