@@ -32,6 +32,11 @@ MAX_INFO_BYTES: Final = 256
 
 # An id of another process opens for a day: how long it was idle is not known here, only when it was made.
 MAX_AGE_SECONDS: Final = 24 * 3600.0
+
+# A tenant that has all its sessions may begin another in place of the one that was idle longest, if that is so long: many
+# clients begin one for each call and end none. A client whose pause was taken for its end begins a new session.
+SPARED_SECONDS: Final = 60.0
+
 MAX_SKEW_SECONDS: Final = 300.0  # how far the clocks of processes that share a key may differ
 
 
@@ -131,15 +136,21 @@ class Sessions(Generic[K]):
         return self._count.get(tenant, 0)
 
     def check_room(self, tenant: str, now: Now) -> None:
-        """Whether one more session could be opened.
+        """Make sure that one more session could be opened, in place of one that was idle for long if need be.
 
         Raises:
-            Overloaded: the tenant has as many as it may.
+            Overloaded: the tenant has as many as it may, all of them in use.
         """
         self.expire(now.monotonic)
         most = self._limits.per_tenant
-        if self.count(tenant) >= most:
-            raise Overloaded(f"the tenant has {most} open sessions, the most it may have", retry_after=60.0)
+        if self.count(tenant) < most:
+            return
+        idle = self._longest_idle(tenant, before=now.monotonic - SPARED_SECONDS)
+        if idle is None:
+            raise Overloaded(
+                f"the tenant has {most} open sessions, the most it may have", retry_after=SPARED_SECONDS
+            )
+        self.end(idle)
 
     def open(self, terms: Terms, attached: K, now: Now) -> Session[K]:
         """Begin a session on these terms, under an id that holds them.
@@ -213,6 +224,14 @@ class Sessions(Generic[K]):
         oldest = next(iter(self._by_id.values()), None)
         used_at = now if oldest is None else oldest.used_at
         return max(0.0, used_at + self._limits.idle_seconds - now)
+
+    def _longest_idle(self, tenant: str, *, before: float) -> Session[K] | None:
+        for session in self._by_id.values():
+            if session.used_at > before:
+                return None
+            if session.terms.tenant == tenant and not session.attached.is_busy:
+                return session
+        return None
 
     def _reopened(self, identifier: str, principal: Principal, endpoint: Endpoint, now: Now) -> Session[K]:
         terms = self._unsealed(identifier)

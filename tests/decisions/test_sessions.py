@@ -22,6 +22,7 @@ from mcphost.decisions.sessions import (
     MAX_ID_CHARACTERS,
     MAX_INFO_BYTES,
     MAX_SKEW_SECONDS,
+    SPARED_SECONDS,
     Agreed,
     Now,
     Session,
@@ -375,6 +376,29 @@ def test_one_tenants_cap_is_not_anothers() -> None:
         begun(sessions, "b", Principal("acme", "app"))
     begun(sessions, "c", Principal("other", "ci"))
     begun(sessions, "d", at=10.0)  # the first is idle by now
+
+
+def test_at_the_cap_the_longest_idle_session_gives_way_to_a_new_one() -> None:
+    sessions = table(cap=2, idle=1000.0)
+    busy, idle = begun(sessions, "a"), begun(sessions, "b", at=1.0)
+    busy.attached.calls = 1
+    with pytest.raises(Overloaded):
+        begun(sessions, "c", at=SPARED_SECONDS)
+    late = begun(sessions, "d", at=1.0 + SPARED_SECONDS)
+    assert idle.attached.ends == 1
+    assert used(sessions, busy.id, at=62.0) is busy
+    assert used(sessions, late.id, at=62.0) is late
+    with pytest.raises(SessionNotFound):
+        used(sessions, idle.id, at=62.0)
+
+
+def test_no_session_gives_way_to_another_tenants() -> None:
+    sessions = table(cap=1, idle=1000.0)
+    theirs = begun(sessions, "a", Principal("other", "ci"))
+    begun(sessions, "b", at=500.0)
+    with pytest.raises(Overloaded):
+        begun(sessions, "c", at=501.0)
+    assert theirs.attached.ends == 0
 
 
 def test_a_session_with_a_call_in_flight_is_not_idle() -> None:
