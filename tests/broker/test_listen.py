@@ -158,7 +158,7 @@ async def test_a_server_that_comes_late_is_told_of_as_a_change_of_the_lists(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(patience, "PART_SECONDS", 0.3)
-    servers = {"fix": fixture_server(start="eager"), "late": fixture_server("--delay-start", "2")}
+    servers = {"fix": fixture_server(start="eager"), "late": fixture_server("--delay-start", "1")}
     async with serving(make_policy(servers)) as served:
         await until(lambda: served.worker_set("fix").state == "ready", "one of two is there")
         wanted = {"toolsListChanged": True, "resourceSubscriptions": [f"fix+{FIRST}", f"late+{FIRST}"]}

@@ -3,7 +3,16 @@
 import anyio
 import pytest
 
-from harness import SECONDS, LegacyClient, fixture_server, make_policy, serving, tenant_entry, until
+from harness import (
+    SECONDS,
+    LegacyClient,
+    fixture_server,
+    make_policy,
+    serving,
+    shapes_server,
+    tenant_entry,
+    until,
+)
 from listeners import hear, listen
 from mcphost.broker import watching
 
@@ -117,6 +126,22 @@ async def test_subscriptions_of_a_session_are_bounded(monkeypatch: pytest.Monkey
         await subscribe(other, FIRST)
         await client.request("resources/unsubscribe", {"uri": FIRST})
         await subscribe(client, "fixture://text/3")
+
+
+async def test_a_subscription_that_its_server_does_not_answer_ends_at_the_deadline_and_is_none() -> None:
+    server = shapes_server(
+        era="legacy",
+        resources=[FIRST],
+        capabilities={"resources": {"subscribe": True}},
+        silent=["resources/subscribe"],
+        settings={"timeouts": {"call": "500ms"}},
+    )
+    async with serving(make_policy({"fix": server})) as served:
+        client = await served.legacy("fix")
+        answer = await client.request("resources/subscribe", {"uri": FIRST})
+        assert answer.error["data"]["reason"] == "timeout"
+        assert (await client.request("resources/read", {"uri": FIRST})).status == 200
+        assert served.worker_set("fix").hub._union().uris == frozenset()
 
 
 async def test_on_the_endpoint_of_many_servers_resources_carry_their_servers_name() -> None:

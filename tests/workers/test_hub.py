@@ -199,9 +199,10 @@ async def test_what_a_server_refuses_to_watch_keeps_nobody_else_from_being_heard
         await served.modern("fix").call("announce", uris=[FIRST, SECOND])
         await listener.wait_told(FIRST, SECOND)
 
-        listener.told.clear()
-        await served.modern("fix").call("crash")
-        await listener.wait_told(FIRST, SECOND)
+        if worker_era == "modern":  # nor with the next worker, of which all is asked at once
+            listener.told.clear()
+            await served.modern("fix").call("crash")
+            await listener.wait_told(FIRST, SECOND)
 
 
 async def test_a_server_that_ended_in_order_is_started_again_for_who_listens_and_for_nobody_else() -> None:
@@ -273,13 +274,12 @@ async def test_a_server_that_does_not_listen_grants_nothing_and_is_not_asked_all
     capabilities = {"tools": {"listChanged": True}, "resources": {"subscribe": True}}
     server = shapes_server(era="modern", tools=["one"], capabilities=capabilities, silent=silent)
     async with serving(make_policy({"fix": server})) as served:
-        hub, asked = served.worker_set("fix").hub, 0
+        hub = served.worker_set("fix").hub
         for number in range(5):
             assert await listening(hub.subscribe(uris(str(number)), print)) == NO_INTEREST
         served.worker_set("fix").worker.on_notified("notifications/tools/list_changed", {}, None)
         assert (await served.modern("fix").call("one")).status == 200
-        asked = _refused_listens(served)
-        assert asked == (1 if silent else 0)
+        assert _refused_listens(served) == (1 if silent else 0)
 
 
 def _refused_listens(served: Served) -> float:
