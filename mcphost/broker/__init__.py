@@ -13,6 +13,7 @@ import anyio
 from msgspec import Raw
 
 from mcphost import errors
+from mcphost.broker import levels
 from mcphost.broker.calls import Calls, Returning
 from mcphost.broker.client import Client, LegacySession
 from mcphost.broker.faces import Faces
@@ -27,8 +28,8 @@ from mcphost.broker.tasks import Tasks
 from mcphost.broker.watching import Watching
 from mcphost.decisions.routing import DEFAULT_ROUTES, Route
 from mcphost.errors import DownstreamProtocolError, McpHostError, ServerError
-from mcphost.protocol import downstream, jsonrpc, loglevels
-from mcphost.protocol.envelope import META_LOG_LEVEL, Inbound
+from mcphost.protocol import downstream, jsonrpc
+from mcphost.protocol.envelope import Inbound
 from mcphost.protocol.jsonrpc import Fields
 from mcphost.protocol.methods import COMPLETE, LISTEN, LISTS, NAMED, SUBSCRIPTIONS, TASKS
 from mcphost.protocol.versions import Era
@@ -158,7 +159,7 @@ class Broker:
         legacy = request.inbound.era == "legacy"
         if request.inbound.method == "ping" and legacy:
             return jsonrpc.EMPTY_OBJECT
-        _check_log_level(request.inbound)
+        levels.check(request.inbound)
         if request.inbound.method == LISTEN and not legacy:
             # It lasts, so it has a bound of its own and holds no place; opening one costs rate all the same.
             request.tenant.gate.charge(anyio.current_time())
@@ -187,7 +188,7 @@ class Broker:
             case "server/discover" if not legacy:
                 return downstream.discover_result(await self._faces.of(request))
             case "logging/setLevel" if request.client.session is not None:
-                return _set_log_level(request.inbound, request.client.session)
+                return levels.keep(request.inbound, request.client.session)
             case method if method in LISTS:
                 return await self._lists.answer(request, LISTS[method])
             case method if method in NAMED or method == COMPLETE or (method in TASKS and not legacy):
@@ -196,26 +197,6 @@ class Broker:
                 return await self._watching.answer(request)
             case method:
                 raise DownstreamProtocolError(errors.METHOD_NOT_FOUND, f"no such method: {method[:100]}")
-
-
-def _check_log_level(inbound: Inbound) -> None:
-    """Refuse a level that is none (2026-07-28, server/utilities/logging, "Error Handling")."""
-    if inbound.era == "modern" and META_LOG_LEVEL in inbound.meta:
-        _level(inbound.meta[META_LOG_LEVEL], f'params._meta["{META_LOG_LEVEL}"]')
-
-
-def _set_log_level(inbound: Inbound, session: LegacySession) -> Raw:
-    """What a session wants to be told from now on (2025-11-25, server/utilities/logging, "Setting Log Level")."""
-    session.log_level = _level(inbound.params.get("level"), "params.level")
-    return jsonrpc.EMPTY_OBJECT
-
-
-def _level(raw: Raw | None, where: str) -> str:
-    level = jsonrpc.text(raw)
-    if level is None or not loglevels.is_level(level):
-        names = ", ".join(loglevels.LEVELS)
-        raise DownstreamProtocolError(errors.INVALID_PARAMS, f"{where} must be one of {names}")
-    return level
 
 
 def _status(code: int, era: Era) -> int:
