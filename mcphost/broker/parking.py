@@ -27,8 +27,8 @@ _COME_AGAIN_SECONDS: Final = 5.0  # some answer is given by then, or none soon
 
 # How long a call waits for a process before one whose client is away gives way to it: most calls are over by then.
 CROWDED_SECONDS: Final = 0.5
-# And how long that client has had: a program that answers by itself is back by then, however loaded the machine is.
-AWAY_SECONDS: Final = 5.0
+# And how long that client has had: a program that answers by itself, and often a person, is back by then.
+AWAY_SECONDS: Final = 20.0
 
 
 class Parking:

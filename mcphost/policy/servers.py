@@ -156,7 +156,7 @@ class Server(Model):
     concurrency: Count = 16
     """Calls under way in one worker; more wait."""
 
-    leases: Annotated[int, Field(ge=1, le=MAX_LEASES)] = 4
+    leases: Annotated[int, Field(ge=1, le=MAX_LEASES)] = 8
     """Processes beside the main one, for calls that need one to themselves; more wait."""
 
     expect: Expectation = Expectation()
