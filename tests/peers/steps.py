@@ -9,6 +9,7 @@ The verbs, as far as a client can do them, and what they give:
     version                      the revision spoken
     tools                        names of tools
     call NAME ARGUMENTS          {"text", "isError"}
+    agent NAME ARGUMENTS         {"text", "tools"}: what a model that calls a tool is given and shown
     progress NAME ARGUMENTS      the progress that was reported during a call
     cancel NAME ARGUMENTS        whether a call was given up at its first progress
     resources | templates        URIs
