@@ -1,5 +1,6 @@
 """Servers gone mad, under several clients of both eras at once. See `madman.py` for what they write."""
 
+import json
 import random
 from collections import Counter
 from contextlib import suppress
@@ -58,6 +59,8 @@ class MadRun:
             with anyio.fail_after(PATIENCE_SECONDS):
                 try:
                     outcome = await self.one(served, server, era, marker, chance)
+                except json.JSONDecodeError as error:
+                    raise Broken(f"a message that is none: {error.doc[:2000]!r}") from None
                 except NONSENSE as error:
                     outcome = type(error).__name__
             self.ended[outcome] += 1
