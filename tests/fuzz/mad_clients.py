@@ -235,7 +235,7 @@ async def run(seconds: float, seed: int) -> Counter[int]:
                     await anyio.sleep(0.05)
             after = await wait_rest()
             if before is not None:
-                compare(before, after)
+                compare(before, after, seconds=seconds)
             before = after
     if not seen[200]:
         raise Broken(f"nothing was accepted at all: {seen}")

@@ -2,7 +2,8 @@
 """A stdio MCP server with one tool, `interview`: it logs, asks for all that can be asked, and gives back what it was told.
 
 What it says and asks carries the call's own marker, so that anything which reaches the wrong client is seen at once.
-With each interview it tells of a change of every resource that is subscribed to.
+With each interview it tells of a change of every resource that is subscribed to. With `together` it begins none before so
+many wait to be interviewed.
 `--era legacy | dual | modern` as in `fixture.py`. On a legacy wire the three questions go out together, as requests;
 on a modern one as one `input_required`, whose state names the call. Standard library only.
 """
@@ -19,7 +20,11 @@ TOOL = {
     "name": "interview",
     "inputSchema": {
         "type": "object",
-        "properties": {"marker": {"type": "string"}, "logs": {"type": "integer"}},
+        "properties": {
+            "marker": {"type": "string"},
+            "logs": {"type": "integer"},
+            "together": {"type": "integer"},
+        },
         "required": ["marker"],
     },
 }
@@ -56,6 +61,7 @@ class Interviewer:
         self.level: str | None = None
         self.waiting: dict[str, dict] = {}  # what is still to be heard, by the call's id
         self.asked: dict[str, tuple[str, str]] = {}  # our question's id -> the call's key and the kind
+        self.held: list[tuple[dict, dict]] = []
         self.subscribed: dict[str, object] = {}  # URIs, each with the id of the listen that asked for it
 
     def fail(self, request: dict, code: int, message: str) -> None:
@@ -94,18 +100,29 @@ class Interviewer:
             self.succeed(message, {})
         elif method == "ping" and self.era == "legacy":
             self.succeed(message, {})
-        elif method == "subscriptions/listen" and self.era == "modern":
-            self.listen(message["id"], params.get("notifications") or {})
-        elif method in ("resources/subscribe", "resources/unsubscribe") and self.era == "legacy":
-            self.subscribed.pop(params["uri"], None)
-            if method == "resources/subscribe":
-                self.subscribed[params["uri"]] = None
-            self.succeed(message, {})
+        elif method in ("subscriptions/listen", "resources/subscribe", "resources/unsubscribe"):
+            self.subscribe(message, method, params)
         elif method == "tools/call":
-            self.tell()
-            self.interview(message, params)
+            self.called(message, params)
         else:
             self.fail(message, -32601, method)
+
+    def subscribe(self, message: dict, method: str, params: dict) -> None:
+        if method == "subscriptions/listen":
+            self.listen(message["id"], params.get("notifications") or {})
+            return
+        self.subscribed.pop(params["uri"], None)
+        if method == "resources/subscribe":
+            self.subscribed[params["uri"]] = None
+        self.succeed(message, {})
+
+    def called(self, message: dict, params: dict) -> None:
+        self.tell()
+        self.held.append((message, params))
+        if len(self.held) >= params["arguments"].get("together", 1) or "inputResponses" in params:
+            held, self.held = self.held, []
+            for each in held:
+                self.interview(*each)
 
     def listen(self, listen_id: object, wanted: dict) -> None:
         uris = wanted.get("resourceSubscriptions", [])
