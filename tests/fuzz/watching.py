@@ -16,8 +16,13 @@ MARKER = re.compile(r"mark-[0-9a-f]{16}")
 MEMORY_SLACK_BYTES = 64 * 1024 * 1024
 TABLE_SLACK = 400
 WARM_SECONDS = 20.0  # after so long there are as many processes as there ever are
-# Tables that fill up to their bound by themselves, one for each process: ids that a server was asked to give up.
-FULL_BY_DESIGN = ("mcphost.protocol.pending.Pending._abandoned", "mcphost.protocol.attribution._Late._ids")
+# Tables that fill up to their bound by themselves: ids that a server was asked to give up, one for each process, and
+# answers of a tenant's permissions, for names that clients choose.
+FULL_BY_DESIGN = (
+    "mcphost.protocol.pending.Pending._abandoned",
+    "mcphost.protocol.attribution._Late._ids",
+    "mcphost.decisions.permissions.Permissions._answers",
+)
 FULL_SLACK = 20_000
 
 
