@@ -23,7 +23,6 @@ from wire import Headers, RawHttp, Response
 pytestmark = pytest.mark.kernel
 
 RECORDER = Path(__file__).parents[1] / "servers" / "recorder.py"
-CUT = ("params", "_meta", "ref")  # what is cut apart, so that of two members with one name the last counts
 OURS = {"tools/list", "notifications/initialized", "notifications/cancelled", "logging/setLevel", "ping"}
 NAME_KEYS = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 

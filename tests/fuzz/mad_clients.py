@@ -43,7 +43,6 @@ NAMES = (
     b"Mcp-Session-Id", b"MCP-Protocol-Version", b"Mcp-Method", b"Mcp-Name", b"Authorization", b"Accept", b"Host",
     b"Content-Type", b"Origin", b"Last-Event-ID", b"Mcp-Param-Region", b"Transfer-Encoding", b"Expect", b"X-A",
 )  # fmt: skip
-REVISION = "io.modelcontextprotocol/protocolVersion"
 
 
 def seeds(marker: str, *, modern: bool) -> list[bytes]:
