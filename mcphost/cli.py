@@ -17,6 +17,7 @@ from sandbox import SandboxError
 if TYPE_CHECKING:
     from mcphost.decisions.routing import Route
     from mcphost.plan import Plan, ServerPlan
+    from mcphost.policy import Token
 
 EX_CONFIG: Final = 78
 # Not Python's own 1, so that a service manager can tell a bug, after which it starts again, from a refusal to start.
@@ -95,6 +96,31 @@ def doctor(policy: str | None, *, as_json: bool) -> None:
     sys.exit(0 if report.ok else 1)
 
 
+@main.command()
+@click.argument("policy", type=click.Path(dir_okay=False))
+@click.argument("who", metavar="TENANT[/TOKEN]")
+@click.argument("item", metavar="SERVER/NAME")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, whose form docs/operations.md describes.")
+def explain(policy: str, who: str, item: str, *, as_json: bool) -> None:
+    """Say whether a tenant, or one of its tokens, may use a tool, prompt or resource, and which pattern decides.
+
+    NAME is the name or URI that the server itself gives it. Exit status 1 where it is denied.
+    """
+    import json  # noqa: PLC0415
+
+    from mcphost.grants import explain as explained  # noqa: PLC0415
+    from mcphost.policy import Fault, load  # noqa: PLC0415
+
+    try:
+        found = explained(load(policy), who, item)
+    except PolicyError as error:
+        _fail(str(error), EX_CONFIG)
+    except Fault as fault:
+        raise click.UsageError(fault.hinted()) from None
+    click.echo(json.dumps(found.to_wire(), indent=1) if as_json else found.text())
+    sys.exit(0 if found.allowed else 1)
+
+
 @main.group()
 def token() -> None:
     """Make tokens."""
@@ -146,6 +172,9 @@ def _described(plan: "Plan", held: str) -> str:
         lines.append(f"  allow  {', '.join(tenant.allow) or 'nothing'}")
         if tenant.deny:
             lines.append(f"  deny   {', '.join(tenant.deny)}")
+        lines.extend(filter(None, map(_narrowed, plan.policy.tenants[name].tokens)))
+    if plan.policy.tests:
+        lines.append(f"\ntests    {len(plan.policy.tests)}, all hold")
     return "\n".join(lines)
 
 
@@ -162,6 +191,13 @@ def _route(route: "Route") -> str:
         else "lists fail with a server that is down",
     ]
     return "; ".join(parts)
+
+
+def _narrowed(token: "Token") -> str:
+    """The patterns of a token, if it has any of its own."""
+    said = [] if token.allow is None else [f"allow {', '.join(token.allow) or 'nothing'}"]
+    said += [f"deny {', '.join(token.deny)}"] if token.deny else []
+    return f"  token  {token.id}: {'; '.join(said)}" if said else ""
 
 
 def _egress(server: "ServerPlan") -> str:

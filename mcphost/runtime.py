@@ -37,6 +37,7 @@ from mcphost.decisions.permissions import Permissions
 from mcphost.decisions.sealing import KEY_BYTES, Sealer, key_of
 from mcphost.decisions.sessions import SessionLimits
 from mcphost.errors import NotFound, PolicyInvalid, Problem, StartRefused
+from mcphost.grants import by_token, refuse_failing_tests, whole
 from mcphost.plan import (
     Plan,
     ServerPlan,
@@ -58,6 +59,7 @@ from mcphost.policy import (
     resolve_program,
     resolve_secrets,
 )
+from mcphost.policy import Tenant as PolicyTenant
 from mcphost.protocol import jsonrpc
 from mcphost.telemetry.metrics import Metrics
 from mcphost.transports.admin import admin_app
@@ -90,6 +92,11 @@ INFO: Final = jsonrpc.raw({"name": "mcphost", "version": mcphost.__version__})
 _DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
 
+# Who speaks for a tenant without a token: clients where the policy asks for none, and the program around the runtime.
+_ANONYMOUS: Final = "anonymous"
+_EMBEDDED: Final = "embedded"
+
+
 @dataclass(frozen=True, slots=True)
 class ShownToken:
     """A token made at start; `text` is to be shown once and kept nowhere."""
@@ -103,8 +110,9 @@ def make_plan(policy: Policy, environ: Mapping[str, str]) -> Plan:
     """Resolve a policy on this machine: look up its programs, compile.
 
     Raises:
-        PolicyInvalid: a program is not to be had; all are listed.
+        PolicyInvalid: a test of its own fails, or a program is not to be had; all are listed.
     """
+    refuse_failing_tests(policy)
     programs = _find_programs(policy, environ)
     problems: list[Problem] = []
     plan = compile_plan(policy, programs, os.path.realpath, certificate_bundle(environ))
@@ -276,7 +284,7 @@ class Runtime(anyio.AsyncContextManagerMixin):
             McpHostError: refused or failed; `ServerError` is the server's own JSON-RPC error.
         """
         self._check_running()
-        caller = Caller(Principal(tenant, "embedded"), server)
+        caller = Caller(Principal(tenant, _EMBEDDED), server)
         if tenant not in self._policy.tenants or not self._broker.serves(caller):
             raise NotFound(f"the tenant {tenant!r} has no server {server!r}")
         result = await self._broker.call_tool(caller, tool, jsonrpc.raw(dict(arguments or {})))
@@ -340,7 +348,7 @@ class Runtime(anyio.AsyncContextManagerMixin):
             }
             async with Pool(settings, around).open() as self.pool:
                 tenants = {
-                    name: Tenant(name, Permissions(each.allow, each.deny), Gate(each.limits))
+                    name: Tenant(name, _permissions(self._policy.tenants[name]), Gate(each.limits))
                     for name, each in plan.tenants.items()
                 }
                 sealer = Sealer(seal_key, secrets.token_bytes)
@@ -380,7 +388,7 @@ class Runtime(anyio.AsyncContextManagerMixin):
             origins.append(f"{scheme}://{rest.partition('/')[0]}")
         anonymous = None
         if settings.auth == "none":
-            anonymous = Credential(b"", Principal(next(iter(self._policy.tenants)), "anonymous"))
+            anonymous = Credential(b"", Principal(next(iter(self._policy.tenants)), _ANONYMOUS))
         access = Access(tokens, Guard(hosts=hosts, origins=origins), anonymous, settings.limits.body)
         limits = SessionLimits(settings.limits.sessions, settings.limits.session_idle)
         clocks = Clocks(time.time, secrets.token_bytes)  # noqa: TID251 - dates in the policy are wall time
@@ -401,6 +409,10 @@ def _seal_key(given: Secret | None, state_dir: str | None) -> bytes:
 
 def _credential(digest: bytes, tenant: str, token_id: str, expires: datetime | None) -> Credential:
     return Credential(digest, Principal(tenant, token_id), expires.timestamp() if expires else None)
+
+
+def _permissions(tenant: PolicyTenant) -> dict[str, Permissions]:
+    return {_ANONYMOUS: whole(tenant), _EMBEDDED: whole(tenant), **by_token(tenant)}
 
 
 def _tenants_of(plan: Plan) -> dict[str, list[str]]:

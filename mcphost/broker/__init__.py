@@ -64,11 +64,12 @@ class Broker:
         return f"<Broker {len(self._tenants)} tenants, {len(self._pool.servers)} servers>"
 
     def serves(self, caller: Caller) -> bool:
-        """Whether the caller's endpoint exists for its tenant."""
+        """Whether the caller's endpoint exists for it."""
         if caller.server is None:
             return True
+        tenant = self._tenants[caller.principal.tenant]
         known = caller.server in self._pool.servers
-        return known and self._tenants[caller.principal.tenant].permissions.sees(caller.server)
+        return known and tenant.permissions_of(caller.principal).sees(caller.server)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:

@@ -84,7 +84,7 @@ class Calls:
         else:
             target = await self._named(request, params, returning)
         request.record.server, request.record.name = target.server, target.name
-        if not request.tenant.permissions.allows(target.server, target.name):
+        if not request.permissions.allows(target.server, target.name):
             raise Forbidden(f"not allowed: {target.server}/{target.name}")
         if returning is not None and returning.handle.server != target.server:
             raise refused()

@@ -14,12 +14,12 @@ from mcphost.workers.pool import Pool
 
 
 def servers_of(pool: Pool, request: Request) -> list[str]:
-    """The servers behind the request's endpoint that its tenant sees, in the policy's order."""
+    """The servers behind the request's endpoint that its client may see, in the policy's order."""
     if request.caller.server is not None:
         return [request.caller.server]
     wanted = request.caller.route.servers
     names = pool.servers if wanted is None else wanted
-    return [name for name in names if request.tenant.permissions.sees(name)]
+    return [name for name in names if request.permissions.sees(name)]
 
 
 def names_of(request: Request) -> Names:

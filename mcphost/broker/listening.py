@@ -147,7 +147,7 @@ class Listening:
             target = await self._targets.find(request, "uri", uri, "resources/list")
         except McpHostError:
             return None
-        return target if request.tenant.permissions.allows(target.server, target.name) else None
+        return target if request.permissions.allows(target.server, target.name) else None
 
     def _watched(self, stream: Stream, request: Request, wanted: Interest) -> dict[str, set[str]]:
         """The tasks to watch at each server. One in a process beside the main one has to be asked about."""

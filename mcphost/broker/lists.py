@@ -120,7 +120,7 @@ class Lists:
         self, request: Request, server: str, method: ListMethod, items: list[Fields]
     ) -> list[tuple[str, Fields]]:
         """A server's items that the client may see and can use, by their names."""
-        shown = catalog.visible(items, method, partial(request.tenant.permissions.allows, server))
+        shown = catalog.visible(items, method, partial(request.permissions.allows, server))
         if method.feature != "tools" or request.inbound.era == "legacy":
             return shown
         usable, invalid = [], []

@@ -1,5 +1,6 @@
 """What the parts of the broker work with: one request on its way through the broker, what becomes of it, and what all use."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from msgspec import Raw
@@ -8,7 +9,7 @@ from mcphost.broker.calltime import AskingLimits
 from mcphost.broker.client import Client
 from mcphost.decisions.admission import Gate, Place
 from mcphost.decisions.identity import Principal
-from mcphost.decisions.permissions import Permissions
+from mcphost.decisions.permissions import NOTHING, Permissions
 from mcphost.decisions.routing import EVERYTHING, Endpoint, Route
 from mcphost.decisions.sealing import Sealer
 from mcphost.protocol.envelope import Inbound
@@ -30,11 +31,15 @@ class Around:
 
 @dataclass(slots=True, eq=False)
 class Tenant:
-    """One tenant at run time: what it may do, and what it is doing."""
+    """One tenant at run time: what it may do, by the id of the token that speaks for it, and what it is doing."""
 
     name: str
-    permissions: Permissions
+    permissions: Mapping[str, Permissions]
     gate: Gate
+
+    def permissions_of(self, principal: Principal) -> Permissions:
+        """What a principal of this tenant may see and use: nothing where its token is not known."""
+        return self.permissions.get(principal.token_id, NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,11 @@ class Request:
     client: Client
     record: Record
     place: Place | None = None
+
+    @property
+    def permissions(self) -> Permissions:
+        """What the client may see and use: the one answer for every method."""
+        return self.tenant.permissions_of(self.caller.principal)
 
     @property
     def owner(self) -> Owner:

@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from mcphost.broker.endpoints import names_of
-from mcphost.broker.request import Request, Tenant
+from mcphost.broker.request import Request
+from mcphost.decisions.permissions import Permissions
 from mcphost.errors import UpstreamProtocolError
 from mcphost.protocol import jsonrpc, listening
 from mcphost.protocol.jsonrpc import Fields
@@ -89,7 +90,7 @@ class Stream:
         if not heard.uris:
             return heard.params
         spelled = self.spelled.get((server, heard.uris[0]))
-        return updated_params(self._request.tenant, self._names, server, heard, spelled)
+        return updated_params(self._request.permissions, self._names, server, heard, spelled)
 
     def _told_of_task(self, server: str, heard: Heard) -> Fields | None:
         identifier = self.tasks.get((server, heard.task))
@@ -120,14 +121,14 @@ class Stream:
 
 
 def updated_params(
-    tenant: Tenant, names: Names, server: str, heard: Heard, spelled: str | None = None
+    permissions: Permissions, names: Names, server: str, heard: Heard, spelled: str | None = None
 ) -> Fields | None:
-    """What is told of an updated resource under an endpoint's names; None if the tenant may not see it.
+    """What is told of an updated resource under an endpoint's names; None if the client may not see it.
 
     `spelled` is how the client wrote that name itself.
     """
     own = heard.uris[0]
-    if not tenant.permissions.allows(server, own):
+    if not permissions.allows(server, own):
         return None
     if names.bare:
         return heard.params

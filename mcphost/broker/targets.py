@@ -86,7 +86,7 @@ class Targets:
         self, request: Request, servers: list[str], name: str, method: str, *, anew: bool = False
     ) -> list[str]:
         """The servers that list the name and may be used for it, in the policy's order."""
-        allowed = [server for server in servers if request.tenant.permissions.allows(server, name)]
+        allowed = [server for server in servers if request.permissions.allows(server, name)]
         listed = await self._listed(request, allowed, lambda names: name in names, method, anew=anew)
         if method == _RESOURCES and not listed:
             covered = partial(_covered, name)

@@ -14,9 +14,10 @@ from mcphost import errors
 from mcphost.broker.call import Target
 from mcphost.broker.client import LegacySession
 from mcphost.broker.endpoints import check_offered, names_of, servers_of, shown_lists
-from mcphost.broker.request import Around, Request, Tenant
+from mcphost.broker.request import Around, Request
 from mcphost.broker.stream import updated_params
 from mcphost.broker.targets import Targets
+from mcphost.decisions.permissions import Permissions
 from mcphost.errors import CallTimeout, DownstreamProtocolError, Overloaded, WorkerUnavailable
 from mcphost.protocol import jsonrpc, listening
 from mcphost.protocol.bridge import RESOURCE_NOT_FOUND
@@ -141,7 +142,7 @@ class Watching:
             target = await self._targets.find(request, "uri", uri, "resources/list")
         except DownstreamProtocolError:
             raise _no_such(uri) from None
-        if not request.tenant.permissions.allows(target.server, target.name):
+        if not request.permissions.allows(target.server, target.name):
             raise _no_such(uri)
         return target
 
@@ -165,7 +166,9 @@ class Watching:
             hub = self._pool.find(server, request.owner).hub
             if hub.closed:
                 return
-            deliver = partial(_deliver, request.tenant, names_of(request), request.client.session, server)
+            deliver = partial(
+                _deliver, request.permissions, names_of(request), request.client.session, server
+            )
             interest = listening.of_kinds(shown_lists(request, ALL_LISTS.kinds))
             part = hub.subscribe(interest, deliver, party=request.tenant.name, wakes=False)
         except Overloaded:
@@ -198,8 +201,10 @@ def _forget(part: Subscription, own: str) -> None:
     part.change(listening.of_kinds(part.interest.kinds, part.interest.uris - {own}))
 
 
-def _deliver(tenant: Tenant, names: Names, session: LegacySession | None, server: str, heard: Heard) -> None:
-    params = updated_params(tenant, names, server, heard) if heard.uris else heard.params
+def _deliver(
+    permissions: Permissions, names: Names, session: LegacySession | None, server: str, heard: Heard
+) -> None:
+    params = updated_params(permissions, names, server, heard) if heard.uris else heard.params
     if session is not None and params is not None:
         session.send(listening.untagged(heard.method, params))
 

@@ -12,6 +12,7 @@ from mcphost.policy.entries import Entry, find_entry
 from mcphost.policy.faults import Fault
 from mcphost.policy.loading import load, loads
 from mcphost.policy.models import DEFAULT_REQUIRE, Policy
+from mcphost.policy.permission_tests import PermissionTest
 from mcphost.policy.places import Place
 from mcphost.policy.profiles import Profile, ResolvedProfile
 from mcphost.policy.programs import Program, resolve_program
@@ -33,6 +34,7 @@ __all__ = [
     "Expectation",
     "Fault",
     "LogSettings",
+    "PermissionTest",
     "Place",
     "Policy",
     "Profile",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mcphost.policy.faults import Fault, first_repeated, listing, must_be_known, nearest
+from mcphost.policy.permission_tests import test_faults
 from mcphost.policy.places import KeyPath
 from mcphost.policy.profiles import DEFAULT_PROFILE, Profile, lineage, resolve_profile
 from mcphost.policy.routes import route_faults
@@ -40,6 +41,8 @@ def all_faults(policy: "Policy", declared: Declared) -> Iterator[Fault]:
     for name, tenant in policy.tenants.items():
         yield from _pattern_faults(name, tenant, declared)
         yield from _secret_faults(name, tenant, policy.servers)
+    for index, test in enumerate(policy.tests):
+        yield from test_faults(index, test, policy.tenants, declared.servers)
 
 
 def _runtime_faults(policy: "Policy") -> Iterator[Fault]:
@@ -138,7 +141,10 @@ def _kept_faults(policy: "Policy", server: Server, at: KeyPath) -> Iterator[Faul
 
 
 def _pattern_faults(name: str, tenant: Tenant, declared: Declared) -> Iterator[Fault]:
-    for key, patterns in (("allow", tenant.allow), ("deny", tenant.deny)):
+    lists: list[tuple[KeyPath, tuple[str, ...]]] = [(("allow",), tenant.allow), (("deny",), tenant.deny)]
+    for at, token in enumerate(tenant.tokens):
+        lists += [(("tokens", at, "allow"), token.allow or ()), (("tokens", at, "deny"), token.deny)]
+    for path, patterns in lists:
         for index, pattern in enumerate(patterns):
             glob = server_part(pattern)
             if pattern == "*" or any(fnmatch.fnmatchcase(server, glob) for server in declared.servers):
@@ -148,7 +154,7 @@ def _pattern_faults(name: str, tenant: Tenant, declared: Declared) -> Iterator[F
                 "no server has this name",
                 allowed=listing(sorted(declared.servers)),
                 suggestion=near and near + pattern.removeprefix(glob),
-                at=("tenants", name, key, index),
+                at=("tenants", name, *path, index),
             )
 
 

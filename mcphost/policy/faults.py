@@ -7,6 +7,8 @@ value it judges: whether that may be shown is decided by the place (see `places.
 import difflib
 from collections.abc import Iterable
 
+from mcphost.errors import Problem
+
 
 class Fault(ValueError):
     """One broken value: what is wrong, what is allowed, and the nearest thing that would be right.
@@ -32,6 +34,12 @@ class Fault(ValueError):
         self.at = at
         self.also = also
         self.on_key = on_key
+
+    def hinted(self) -> str:
+        """The message with what is allowed and what was probably meant, where there is no place to show with it."""
+        return str(Problem("", 0, 0, "", self.message, None, self.allowed, self.suggestion)).removeprefix(
+            ": "
+        )
 
 
 class Faults(ValueError):

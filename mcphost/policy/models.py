@@ -10,6 +10,7 @@ from mcphost.errors import Problem
 from mcphost.policy.checks import Declared, all_faults
 from mcphost.policy.faults import Fault, Faults, first_repeated, must_be_known
 from mcphost.policy.fields import FilledText, Items, Model, PlainName, ServerName, TenantName
+from mcphost.policy.permission_tests import PermissionTest
 from mcphost.policy.places import KeyPath, Place, Places
 from mcphost.policy.profiles import DEFAULT_PROFILE, Profile, ResolvedProfile, resolve_profile
 from mcphost.policy.routes import Route, RoutePath
@@ -68,6 +69,9 @@ class Policy(Model):
 
     routes: Mapping[RoutePath, Route] = Field(default_factory=dict)
     """Paths over several servers. By default `/mcp` alone, with everything."""
+
+    tests: Items[PermissionTest] = ()
+    """What must be allowed or denied. A policy that fails one of its own tests is not served."""
 
     _places: Places = PrivateAttr(default_factory=lambda: Places("<policy>"))
 

@@ -71,9 +71,11 @@ class Places:
             )
 
     def problem(self, path: KeyPath, fault: Fault, value: object = ...) -> Problem:
-        """The fault at its place. `value` is shown unless it could be a credential."""
+        """The fault at its place. `value` is shown unless it could be a credential, and no suggestion then quotes it."""
         place = self.of(path, on_key=fault.on_key)
-        shown = None if value is ... or is_confidential(path) else show_value(value)
+        hidden = is_confidential(path)
+        shown = None if value is ... or hidden else show_value(value)
+        quotes = isinstance(value, str) and value.rstrip("/") in (fault.suggestion or "")
         also = f"; see {show_path(fault.also)} at {self.of(fault.also)}" if fault.also else ""
         return Problem(
             place.file,
@@ -83,7 +85,7 @@ class Places:
             fault.message + also,
             shown,
             fault.allowed,
-            fault.suggestion,
+            None if hidden and quotes else fault.suggestion,
         )
 
 

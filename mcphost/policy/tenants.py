@@ -104,6 +104,12 @@ class Token(Model):
     expires: Instant | None = None
     """From when on the token is refused; a date alone means its first instant in UTC."""
 
+    allow: Items[Pattern] | None = None
+    """What it may list and call of what its tenant may, as patterns of the same kind. Default: all of it."""
+
+    deny: Items[Pattern] = ()
+    """What it may not, even where `allow` matches. Default: nothing more than its tenant may not."""
+
     @property
     def source(self) -> SecretRef | None:
         """Where the token is read from, if the policy says so."""

@@ -23,7 +23,6 @@ class Later:
 
 LATER: tuple[Later, ...] = (
     Later(("audit",)),
-    Later(("tests",)),
     Later(("mcpServers", "*", "replicas")),
     Later(("mcpServers", "*", "idle")),
     Later(("mcpServers", "*", "retry")),

@@ -88,6 +88,54 @@ def test_check_prints_what_would_run_and_starts_nothing(tmp_path: Path) -> None:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
+def test_explain_says_what_is_allowed_by_its_exit_status_and_names_the_line(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(
+        "version: 1\nmcpServers:\n  notes: {command: nowhere-to-be-found}\ntenants:\n  acme:\n"
+        "    tokens: [{id: ci, fromEnv: NOT_SET, deny: [notes/delete]}]\n    allow: [notes/*]\n"
+    )
+    allowed = mcphost("explain", str(file), "acme", "notes/delete")
+    assert (allowed.returncode, allowed.stderr) == (0, "")
+    assert f"{file}:7:13: tenants.acme.allow[0]: notes/* matches" in allowed.stdout
+    denied = mcphost("explain", str(file), "acme/ci", "notes/delete", "--json")
+    assert denied.returncode == 1
+    assert json.loads(denied.stdout)["rules"] == [
+        {
+            "path": "tenants.acme.tokens[0].deny[0]",
+            "pattern": "notes/delete",
+            "file": str(file),
+            "line": 6,
+            "column": 48,
+        }
+    ]
+    unknown = mcphost("explain", str(file), "acme", "note/delete")
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert "did you mean notes?" in unknown.stderr
+    assert mcphost("explain", str(BROKEN[0]), "acme", "notes/delete").returncode == 78
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_policy_that_fails_its_own_tests_is_not_served(command: str, tmp_path: Path) -> None:
+    test = {"tenant": "acme", "token": "made", "call": "fix/echo", "expect": "denied"}
+    file, _ = write_policy(tmp_path, tests=[test])
+    done = mcphost(command, str(file))
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "tests[0]: this test fails: fix/echo is allowed to acme/made, by " in done.stderr
+    assert "tenants.acme.allow[0]: * matches" in done.stderr
+
+
+def test_check_counts_the_tests_that_hold_and_prints_what_a_token_may(tmp_path: Path) -> None:
+    tenant = {
+        "allow": ["*"],
+        "tokens": [{"id": "ci", "generate": True, "allow": ["fix/a"], "deny": ["fix/b"]}],
+    }
+    test = {"tenant": "acme", "token": "ci", "call": "fix/b", "expect": "denied"}
+    file, _ = write_policy(tmp_path, tenants={"acme": tenant}, tests=[test])
+    done = mcphost("check", str(file))
+    assert "token  ci: allow fix/a; deny fix/b" in done.stdout, done.stderr
+    assert "tests    1, all hold" in done.stdout
+
+
 def test_check_prints_the_routes(tmp_path: Path) -> None:
     routes = {
         "/mcp": {"separator": "--"},

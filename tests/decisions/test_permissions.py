@@ -1,11 +1,11 @@
-"""Who may see and use what: globs against a plain model, deny before allow, and no memory without a bound."""
+"""Who may see and use what: globs against a plain model, deny before allow, tokens within their tenants, bounded memory."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mcphost.decisions import permissions
-from mcphost.decisions.permissions import Pattern, Permissions
+from mcphost.decisions.permissions import NOTHING, Pattern, Permissions, Rule
 
 server_names = st.text("ab", min_size=1, max_size=3)
 names = st.text("ab/*?[\n.", max_size=5)
@@ -61,6 +61,62 @@ def test_without_a_deny_a_server_is_seen_if_a_pattern_speaks_of_it(allow: list[s
     assert Permissions(allow, []).sees(server) == any(
         matches(each.partition("/")[0], server) for each in allow
     )
+
+
+token_lists = st.none() | pattern_lists
+
+
+@given(pattern_lists, pattern_lists, token_lists, pattern_lists, server_names, names)
+def test_a_token_may_what_its_tenant_and_its_own_patterns_allow(
+    allow: list[str], deny: list[str], own: list[str] | None, own_deny: list[str], server: str, name: str
+) -> None:
+    tenant = Permissions(allow, deny)
+    token = Permissions(own, own_deny, within=tenant)
+    wanted = own is None or any(covers(each, server, name) for each in own)
+    refused = any(covers(each, server, name) for each in own_deny)
+    assert token.allows(server, name) == (tenant.allows(server, name) and wanted and not refused)
+    if token.allows(server, name):
+        assert token.sees(server)
+    if token.sees(server):
+        assert tenant.sees(server)
+
+
+@given(pattern_lists, pattern_lists, token_lists, pattern_lists, server_names, names)
+def test_a_verdict_has_the_rules_that_decide_and_each_covers_what_was_asked(
+    allow: list[str], deny: list[str], own: list[str] | None, own_deny: list[str], server: str, name: str
+) -> None:
+    written = {(False, "allow"): allow, (False, "deny"): deny, (True, "allow"): own, (True, "deny"): own_deny}
+    verdict = Permissions(own, own_deny, within=Permissions(allow, deny)).judge(server, name)
+    for rule in verdict.rules:
+        patterns = written[rule.of_token, rule.key] or []
+        if rule.index is None:
+            assert not any(covers(each, server, name) for each in patterns)
+            continue
+        assert patterns[rule.index] == rule.pattern
+        assert covers(rule.pattern, server, name)
+    said = [(rule.of_token, rule.key) for rule in verdict.rules]
+    if verdict.allowed:
+        assert said == [(False, "allow")] + ([] if own is None else [(True, "allow")])
+        assert all(rule.index is not None for rule in verdict.rules)
+    else:
+        assert len(said) == 1
+        assert (verdict.rules[0].key == "deny") == (verdict.rules[0].index is not None)
+
+
+def test_the_tenants_rules_come_before_the_tokens_and_deny_before_allow() -> None:
+    tenant = Permissions(["a/*"], ["a/no"])
+    token = Permissions(["a/*"], ["a/n?", "a/never"], within=tenant)
+    assert token.judge("a", "no").rules == (Rule(False, "deny", 0, "a/no"),)
+    assert token.judge("b", "no").rules == (Rule(False, "allow"),)
+    assert token.judge("a", "never").rules == (Rule(True, "deny", 1, "a/never"),)
+    assert token.judge("a", "yes").rules == (Rule(False, "allow", 0, "a/*"), Rule(True, "allow", 0, "a/*"))
+
+
+def test_without_an_allow_a_token_may_all_of_its_tenants_and_a_tenant_nothing() -> None:
+    assert Permissions(None, [], within=Permissions(["*"], [])).allows("a", "b")
+    assert not Permissions([], [], within=Permissions(["*"], [])).allows("a", "b")
+    assert not Permissions(None, []).allows("a", "b")
+    assert not NOTHING.sees("a")
 
 
 @given(server_names, names)
@@ -128,3 +184,5 @@ def test_a_long_name_is_judged_and_not_remembered() -> None:
 
 def test_the_repr_shows_the_patterns() -> None:
     assert repr(Permissions(["a/*", "b/c"], ["a/d"])) == "<Permissions allow=[a/*, b/c] deny=[a/d]>"
+    token = Permissions(None, ["a/b"], within=Permissions(["*"], []))
+    assert repr(token) == "<Permissions allow=all deny=[a/b] within <Permissions allow=[*] deny=[]>>"
