@@ -112,6 +112,10 @@ class Interest:
         """The same, but nothing by one of these names."""
         return of_kinds(self.kinds, self.uris - names, self.tasks - names)
 
+    def of_no_tasks(self) -> "Interest":
+        """The same, but no task."""
+        return of_kinds(self.kinds, self.uris)
+
     def wants(self, heard: Heard) -> bool:
         """Whether a notification is among those that are wanted.
 

@@ -83,6 +83,8 @@ class Hub:
             Overloaded: the party has as many resources as it may.
         """
         self._admit(interest, party)
+        if self._wire is None:
+            interest = interest.of_no_tasks()
         subscription = Subscription(self, interest, deliver, party=party, wakes=wakes)
         if not self.closed:
             self._subscriptions[subscription] = self._unsettled[subscription] = None
@@ -91,6 +93,10 @@ class Hub:
 
     def change(self, subscription: Subscription, interest: Interest) -> None:
         """See `Subscription.change`."""
+        # Whoever asks may not know yet that the process of its tasks is gone, and with it they from its interest.
+        interest = listening.of_kinds(
+            interest.kinds, interest.uris, interest.tasks & subscription.interest.tasks
+        )
         if subscription in self._subscriptions and interest != subscription.interest:
             self._admit(interest, subscription.party)
             subscription.interest = interest
@@ -140,7 +146,7 @@ class Hub:
         if self._wire is not None:
             self._worker = self._wire = None
             for each in self._subscriptions:
-                each.interest = listening.of_kinds(each.interest.kinds, each.interest.uris)
+                each.interest = each.interest.of_no_tasks()
             self._rest()
 
     def close(self) -> None:

@@ -40,7 +40,7 @@ class Subscription:
         return f"<Subscription to {self._hub!r} {self.interest}>"
 
     def change(self, interest: Interest) -> None:
-        """Want something else from now on. Does nothing to a closed one.
+        """Want something else from now on, but no other tasks than before. Does nothing to a closed one.
 
         Raises:
             Overloaded: the hub has as many URIs as it may; nothing has changed then.

@@ -137,6 +137,7 @@ async def test_tasks_end_with_their_process_and_are_not_taken_for_those_of_the_n
     """Ids of tasks are a server's own: the next process may give the same one to somebody else."""
     async with serving(make_policy({"fix": fixture_server("--era", "modern")})) as served:
         hub, listener = served.worker_set("fix").hub, Listener()
+        await served.worker_set("fix").ready()
         wanted = Interest(tools=True, tasks=frozenset({"task-1"}))
         subscription = hub.subscribe(wanted, listener)
         assert await listening(subscription) == wanted
@@ -145,6 +146,26 @@ async def test_tasks_end_with_their_process_and_are_not_taken_for_those_of_the_n
         (stream,) = (await asked_of(served))["listening"]
         assert "taskIds" not in stream
         assert subscription.interest == Interest(tools=True)
+
+
+async def test_tasks_that_are_named_when_their_process_is_gone_are_not_taken_for_those_of_the_next() -> None:
+    """Ids and what was granted before may be known to a client that comes while the next process is not there yet."""
+    task = Interest(tools=True, tasks=frozenset({"task-1"}))
+    async with serving(make_policy({"fix": fixture_server("--era", "modern")})) as served:
+        workers = served.worker_set("fix")
+        before = workers.hub.subscribe(task, print)
+        worker = await workers.ready()
+        await worker.kill("killed")
+        await until(lambda: not workers.hub.has_worker, "the worker is lost")
+        late = workers.hub.subscribe(task, print)
+        await listening(late)
+        before.change(task)
+        await listening(before)
+
+        (stream,) = (await asked_of(served))["listening"]
+        assert "taskIds" not in stream
+        assert not late.granted.tasks
+        assert not before.granted.tasks
 
 
 async def test_a_listen_that_the_server_ends_is_taken_up_again() -> None:
