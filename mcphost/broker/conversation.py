@@ -45,7 +45,8 @@ class Conversation:
         self._questions: Gathering[Question] = Gathering()
         self._news = anyio.Event()
         self._parked: anyio.Event | None = None
-        self._parked_at = 0.0
+        self._away_since = 0.0
+        self._told_by_then: object = None  # what client and server had said to each other then
         self._outcome: Finished | Exception | None = None
         self.place: Place | None = None
         self.id = ""  # under which it is parked, or was at last
@@ -69,8 +70,8 @@ class Conversation:
 
     @property
     def away_seconds(self) -> float:
-        """How long its client has been away, of one that is parked."""
-        return anyio.current_time() - self._parked_at
+        """How long its client has owed answers, of one that is parked: one that comes back without any stays away."""
+        return anyio.current_time() - self._away_since
 
     # --- the call ---------------------------------------------------------------------------------
 
@@ -182,11 +183,17 @@ class Conversation:
     # --- between rounds ---------------------------------------------------------------------------
 
     def park(self, request: Request) -> None:
-        """The client was shown the questions and is away: the call keeps its place, and time runs for the client."""
+        """The client was shown the questions and is away: the call keeps its place, and time runs for the client.
+
+        It runs on where nothing was asked or answered since the last time, so nobody keeps a process by coming back.
+        """
         self.place, request.place = request.place, None
         self._parked = anyio.Event()
-        self._parked_at = anyio.current_time()
-        self._time.refill()
+        told = self._questions.in_all, len(self._questions)
+        if told != self._told_by_then:
+            self._told_by_then = told
+            self._away_since = anyio.current_time()
+            self._time.refill()
         self._time.wait_for_client()
 
     def resume(self, request: Request, responses: Fields) -> None:

@@ -2,9 +2,11 @@
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from answering import asked_client, converse_tool
@@ -22,6 +24,7 @@ from workers_seen import gauge
 
 pytestmark = pytest.mark.kernel
 
+SECONDS = 20
 INSISTENT = Path(__file__).parent.parent / "servers" / "insistent.py"
 YES = {"action": "accept", "content": {"answer": "yes"}}
 
@@ -181,6 +184,28 @@ async def test_a_call_that_nobody_came_back_to_gives_way_to_one_that_waits(serve
         assert (gone.status, gone.error["code"]) == (400, -32602)
         assert (await later.retry()).result["structuredContent"] == YES
         assert under_way(served) == 0
+
+
+async def test_a_client_that_comes_back_without_answers_gives_way_all_the_same() -> None:
+    async with serving(policy(leases=1)) as served:
+        served.runtime._broker._calls._parking.away_seconds = 0.3  # longer than it stays away each time
+        asked = await Asked.begin(served, "fix", "ask", message="1")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(Asked.begin, served, "fix", "ask", message="2"))
+            with anyio.fail_after(SECONDS):
+                while (answer := await asked.retry(inputResponses={})).status == 200:
+                    pass
+        assert (answer.status, answer.error["code"]) == (400, -32602)
+
+
+async def test_a_client_has_its_time_for_an_answer_once_however_often_it_comes_back() -> None:
+    async with serving(policy(limits={"answerTime": "1s"})) as served:
+        asked = await Asked.begin(served, "fix", "ask", message="?")
+        with anyio.fail_after(SECONDS):
+            while (answer := await asked.retry(inputResponses={})).status == 200:
+                pass
+        assert (answer.status, answer.error["code"]) == (400, -32602)
+        assert (under_way(served), parked(served)) == (0, 0)
 
 
 async def test_a_client_that_is_away_for_a_moment_only_is_waited_for() -> None:
