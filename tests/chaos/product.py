@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chaos import system
+from ports import free_ports
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FIXTURE = ROOT / "tests" / "servers" / "fixture.py"
@@ -47,11 +47,6 @@ def wait_for(holds: Callable[[], object], what: str, seconds: float = WAIT_SECON
         time.sleep(PAUSE_SECONDS)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return int(held.getsockname()[1])
-
-
 @dataclass
 class Product:
     """One run of the product over a folder that stays the same from run to run."""
@@ -66,7 +61,7 @@ class Product:
     @classmethod
     def start(cls, folder: Path, groups: system.OwnGroups, *, user: bool) -> "Product":
         """Start it without waiting for anything."""
-        port, admin = free_port(), free_port()
+        port, admin = free_ports(2)
         for name in ("state", "tmp", "server"):
             (folder / name).mkdir(exist_ok=True)
         shutil.copy(FIXTURE, folder / "server")

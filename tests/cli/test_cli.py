@@ -19,6 +19,7 @@ import yaml
 
 from harness import fixture_server, make_policy
 from mcphost.decisions.identity import well_formed
+from ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 60
@@ -29,14 +30,9 @@ def mcphost(*arguments: str, **options: object) -> subprocess.CompletedProcess[s
     return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, **options)  # type: ignore[call-overload]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return held.getsockname()[1]
-
-
 def write_policy(path: Path, **changes: object) -> tuple[Path, int]:
-    port = free_port()
-    runtime = {"listen": f"127.0.0.1:{port}", "admin": f"127.0.0.1:{free_port()}", "log": {"format": "json"}}
+    port, admin = free_ports(2)
+    runtime = {"listen": f"127.0.0.1:{port}", "admin": f"127.0.0.1:{admin}", "log": {"format": "json"}}
     policy = make_policy({"fix": fixture_server(scope="shared")}, runtime=runtime)
     policy["tenants"]["acme"]["tokens"] = [{"id": "made", "generate": True}]
     file = path / "policy.yaml"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -14,6 +13,7 @@ from pathlib import Path
 import httpx
 
 from conformance.cells import endpoints
+from ports import free_ports
 
 # The suite begins many calls in which the server asks, and never comes back to them. Each holds a process of a legacy
 # server for a while. What it answers it answers at once, so it need not be waited for as long as people are.
@@ -93,15 +93,6 @@ def running(folder: Path) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on, all different. None is one that clients refuse: those are below these."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in held]
-    for each in held:
-        each.close()
-    return ports
 
 
 def _wait_ready(process: subprocess.Popen, admin: int, log: Path) -> None:

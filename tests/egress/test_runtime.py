@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from harness import MODERN_META, tenant_entry, token_of
 from mcphost.errors import StartRefused
 from mcphost.policy import loads
 from mcphost.runtime import refuse_unenforceable
+from ports import free_ports
 from sandbox import LAYERS, Features, LayerStatus
 
 pytestmark = [pytest.mark.kernel, pytest.mark.interop, pytest.mark.timeout(90)]
@@ -27,11 +27,6 @@ FETCHER = Path(__file__).parent / "fetcher.py"
 SECONDS = 40.0
 # The runtime's own resolver reads this file, and nobody else sees it.
 RUN = 'mount --bind "$1" /etc/hosts && shift && exec "$@"'
-
-
-def two_free_ports() -> tuple[int, int]:
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        return one.getsockname()[1], other.getsockname()[1]
 
 
 def wait_until(holds: Callable[[], bool], what: str) -> None:
@@ -68,7 +63,7 @@ OURS = {"command": "python3", "args": [str(FETCHER)]}
 
 
 def write_policy(folder: Path, lab: Lab, server: dict[str, Any] = OURS) -> tuple[Path, int, int]:
-    listen, admin = two_free_ports()
+    listen, admin = free_ports(2)
     policy = {
         "version": 1,
         "runtime": {

@@ -6,7 +6,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sysconfig
 import time
@@ -16,6 +15,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from ports import free_ports
 
 ROOT = Path(__file__).parent.parent.parent
 SERVERS = ROOT / "tests" / "servers"
@@ -50,15 +51,6 @@ def wait_until(holds: Callable[[], object], what: str, seconds: float = STOP_SEC
     while not holds():
         assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
         time.sleep(PAUSE_SECONDS)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on, all different."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in held]
-    for each in held:
-        each.close()
-    return ports
 
 
 @dataclass
