@@ -93,8 +93,9 @@ _DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
 
 # Who speaks for a tenant without a token: clients where the policy asks for none, and the program around the runtime.
-_ANONYMOUS: Final = "anonymous"
-_EMBEDDED: Final = "embedded"
+# No token of a policy can have such an id.
+_ANONYMOUS: Final = "(anonymous)"
+_EMBEDDED: Final = "(embedded)"
 
 
 @dataclass(frozen=True, slots=True)

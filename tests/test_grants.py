@@ -97,16 +97,17 @@ texts = st.sampled_from(ITEMS) | st.builds(
 
 
 @given(st.sampled_from(WHOS), texts)
+@settings(deadline=None)
 def test_what_is_explained_is_what_clients_are_answered(who: str, item: str) -> None:
     tenant, _, token = who.partition("/")
-    settings = POLICY.tenants[tenant]
-    permissions = by_token(settings)[token] if token else whole(settings)
+    entry = POLICY.tenants[tenant]
+    permissions = by_token(entry)[token] if token else whole(entry)
     server, _, name = item.partition("/")
     assert explain(POLICY, who, item).allowed == permissions.allows(server, name)
 
 
 @given(st.lists(st.tuples(st.sampled_from(WHOS), st.sampled_from(ITEMS), st.booleans()), max_size=6))
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 def test_exactly_the_tests_that_fail_are_told_each_at_its_place(cases: list[tuple[str, str, bool]]) -> None:
     lines, wrong = [], []
     for index, (who, item, expected) in enumerate(cases):

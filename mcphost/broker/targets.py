@@ -54,7 +54,7 @@ class Targets:
         return await self._short(request, names, reading.server, name, method)
 
     async def _short(self, request: Request, names: Names, server: str, exposed: str, method: str) -> Target:
-        """The item behind a name that was too long or unsafe to be shown."""
+        """The item behind a name that was too long or unsafe to be shown. What may not be used has no such name."""
 
         def named(listing: Listing) -> str | None:
             return next(
@@ -64,7 +64,7 @@ class Targets:
         name = named(
             await self._listings.current(request, server, method, lambda listing: named(listing) is not None)
         )
-        if name is None:
+        if name is None or not request.permissions.allows(server, name):
             raise _unknown(request, method, exposed)
         return Target(server, name)
 

@@ -12,6 +12,7 @@ ELSEWHERE = {
     "broker/test_embedding.py": "programs that embed the runtime",
     "broker/test_exits.py": "how workers end",
     "broker/test_spares.py": "starts ahead of need",
+    "broker/test_token_rotation.py": "tokens that come and go",
     "broker/test_volumes.py": "what is kept on disk",
 }
 

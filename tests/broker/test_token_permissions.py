@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from harness import MODERN_META, fixture_server, make_policy, serving, tenant_entry, token_of
+from harness import MODERN_META, fixture_server, make_policy, serving, shapes_server, tenant_entry, token_of
 from listeners import hear, listen
 
 pytestmark = pytest.mark.kernel
@@ -140,6 +140,22 @@ async def test_tasks_and_parked_calls_of_one_token_are_nothing_to_another_of_its
         }
         assert (await theirs.request("tools/call", retry, **meta)).error["code"] == -32602
         assert (await mine.request("tools/call", retry, **meta)).result["resultType"] == "complete"
+
+
+async def test_the_short_form_of_a_name_that_is_denied_is_told_what_one_of_no_tool_is() -> None:
+    """It says which name it stands for only to who may see that."""
+    entry = tenant_entry("acme")
+    entry["tokens"].append(token("some", deny=["s/x*"]))
+    async with serving(make_policy({"s": shapes_server(tools=["x" * 70])}, {"acme": entry})) as served:
+        whole, some = served.modern(), served.modern(tenant="some")
+        (short,) = await names(whole, "tools/list", "tools", "name")
+        assert (await whole.call(short)).result
+        denied, unknown = await some.call(short), await some.call(f"{short[:-12]}000000000000")
+        assert denied.status == unknown.status
+        assert denied.error["code"] == unknown.error["code"] == -32602
+        assert denied.error["message"].replace(short, "") == unknown.error["message"].replace(
+            f"{short[:-12]}000000000000", ""
+        )
 
 
 WELL_KNOWN = [
