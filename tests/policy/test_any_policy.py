@@ -33,7 +33,7 @@ WORDS = sorted(
 )
 SCALARS = [
     "default", "a", "a/*", "*", "tenant", "shared", "none", "token", "on-failure", "127.0.0.1:1", "/usr", "/tmp", "5s",
-    "1Mi", "1/s", "2", "2027-01-01", "${secret:a}", "$", "A", "", "x" * 70, "ab" * 32, "tools", "userns", 0, 1, -1, 2**60,
+    "1Mi", "1/s", "2", "2027-01-01", "denied", "${secret:a}", "$", "A", "", "x" * 70, "ab" * 32, "tools", "userns", 0, 1, -1, 2**60,
     True, False, None,
 ]  # fmt: skip
 trees = st.recursive(
@@ -47,7 +47,7 @@ entries = st.dictionaries(
 top = st.fixed_dictionaries(
     {"version": st.just(1)},
     optional=dict.fromkeys(
-        ("runtime", "require", "profiles", "mcpServers", "tenants", "routes"), trees | entries
+        ("runtime", "require", "profiles", "mcpServers", "tenants", "routes", "tests"), trees | entries
     ),
 )
 
