@@ -1,6 +1,6 @@
 """A call that is given up is given up everywhere, wherever it waits: at the server, at the client, in every count.
 
-One test for each place where a call waits: for its process, for the server's answer, for a round to be complete, for
+One test for each place where a call waits: for its process, for a list, for the server's answer, for a round to be complete, for
 the client's answers on its stream, and for the client to come back (in `test_parking`).
 """
 
@@ -32,6 +32,12 @@ def worker_era(request: pytest.FixtureRequest) -> str:
 def under_way(served: Served) -> int:
     """Places that the tenant's calls hold."""
     return served.runtime._broker._tenants["acme"].gate.under_way
+
+
+def working(served: Served) -> int:
+    """Requests that the main process has not answered."""
+    worker = served.worker_set("fix").worker
+    return 0 if worker is None else worker.in_flight
 
 
 async def gone(served: Served) -> None:
@@ -126,6 +132,51 @@ async def test_a_modern_client_goes_while_all_processes_are_taken() -> None:
             assert not call.ended.is_set()
             await call.cancel()
         await gone(served)
+
+
+async def test_a_modern_client_goes_while_a_process_that_many_share_has_no_place(worker_era: str) -> None:
+    policy = make_policy({"fix": fixture_server("--era", worker_era, concurrency=1)})
+    async with serving(policy) as served:
+        client, meta = await asked_client(served, "modern", "fix", capabilities=NOTHING)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(requesting(client, meta, "sleep", seconds=60))
+            await until(lambda: working(served), "the only place is taken")
+            await vanish(requesting(client, meta, "echo", text="x"), lambda: under_way(served) == 2)
+            await until(lambda: under_way(served) == 1, "the place of the call that waited is free")
+            assert working(served) == 1
+            tasks.cancel_scope.cancel()
+        await gone(served)
+        assert (await client.call("echo", text="x")).text == "x"
+
+
+# --- for a list -------------------------------------------------------------------------------------------
+
+
+# Lists its tools when it starts, and then not before it was told that somebody no longer wants to know.
+RETICENT = """
+import json, sys
+def answer(result): print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}), flush=True)
+info = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": {"name": "r", "version": "1"}}
+willing = True
+for line in sys.stdin:
+    asked = json.loads(line)
+    match asked.get("method"):
+        case "initialize": answer(info)
+        case "notifications/cancelled": willing = True
+        case "tools/list" if willing:
+            answer({"tools": [{"name": "any", "inputSchema": {"type": "object"}}]})
+            willing = False
+        case "tools/call": answer({"content": [{"type": "text", "text": "here"}]})
+"""
+
+
+async def test_a_modern_client_goes_while_the_servers_list_is_waited_for() -> None:
+    """A call needs the list for the schema of its tool. The server is told, and the next call has the list."""
+    async with serving(make_policy({"fix": {"command": "python3", "args": ["-c", RETICENT]}})) as served:
+        client = served.modern("fix")
+        await vanish(lambda: client.call("any"), lambda: under_way(served) and working(served))
+        await until(lambda: not under_way(served), "the call's place is free")
+        assert (await client.call("any")).text == "here"
 
 
 # --- for the server's answer ------------------------------------------------------------------------------
