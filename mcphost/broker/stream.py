@@ -101,7 +101,7 @@ class Stream:
         except UpstreamProtocolError:
             return None  # what the server says of it is none; who asks for the task is told so
 
-    def _tell_of_lists(self) -> None:
+    async def _tell_of_lists(self) -> None:
         for kind in sorted((self._kinds or NO_INTEREST).kinds):
             self._tell(listening.list_changed(kind))
 

@@ -7,11 +7,12 @@ of all interests. After a gap (another worker, or a listen that the server ended
 everybody is told that everything they watch may have changed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 from msgspec import Raw
 
 from mcphost.errors import Overloaded
@@ -197,12 +198,14 @@ class Hub:
         went_well = await wire.ask(listening.supported(self._union(), worker.facts.capabilities))
         if wire is not self._wire:
             return  # another worker has come, which stirred
+        told: dict[Subscription, Interest] = {}
         if went_well and self._gap:
             self._gap = False
-            self._tell_everything()
+            told = self._told_of_all()
         for each, interest in asked.items():
             if each.interest == interest and each in self._unsettled:
                 self._settle(each, wire)
+        await self._tell_all(told)
         if not went_well:
             self._odd("listen-refused")
             self._rest()
@@ -264,17 +267,26 @@ class Hub:
             if each.interest.wants(heard):
                 self._deliver(each, heard)
 
-    def _tell_everything(self) -> None:
+    async def _tell_everything(self) -> None:
         """Tell those who listen already that all they are told of may have changed."""
+        await self._tell_all(self._told_of_all())
+
+    def _told_of_all(self) -> dict[Subscription, Interest]:
+        """Who is to be told that everything may have changed, and of what. Whoever comes later is not."""
         granted = NO_INTEREST if self._wire is None else self._wire.granted
         for kind in ALL_LISTS.kinds:
             self._tell_watchers(kind)
-        for each in list(self._subscriptions):
-            told = each.interest & granted if each.is_open else NO_INTEREST
-            for kind in sorted(told.kinds):
-                self._deliver(each, listening.list_changed(kind))
-            for uri in sorted(told.uris):
-                self._deliver(each, listening.updated(uri))
+        return {each: each.interest & granted for each in self._subscriptions if each.is_open}
+
+    async def _tell_all(self, told: Mapping[Subscription, Interest]) -> None:
+        """Tell each of all that is its own. Between two listeners others have their turn: there may be many."""
+        for each, interest in told.items():
+            if each in self._subscriptions:
+                for kind in sorted(interest.kinds):
+                    self._deliver(each, listening.list_changed(kind))
+                for uri in sorted((interest & each.interest).uris):
+                    self._deliver(each, listening.updated(uri))
+                await anyio.lowlevel.checkpoint()
 
     def _tell_watchers(self, kind: ListKind) -> None:
         for changed in self._watchers:

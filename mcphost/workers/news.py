@@ -1,9 +1,10 @@
 """What was heard of one server and is not told yet: each thing once, told at once and then at most every 100 ms."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 
 from mcphost.protocol.listening import Heard
 
@@ -16,8 +17,11 @@ MAX_NEWS_BYTES: Final = 1024 * 1024  # they are small, but a task's news may bri
 class News:
     """Holds what was heard, by what it tells of. Past its bounds it holds nothing but that much has changed."""
 
-    def __init__(self, tell: Callable[[Heard], None], tell_everything: Callable[[], None]) -> None:
-        """`tell` is given each thing heard; `tell_everything` is called where more was heard than is held."""
+    def __init__(self, tell: Callable[[Heard], None], tell_everything: Callable[[], Awaitable[None]]) -> None:
+        """`tell` is given each thing heard; `tell_everything` is called where more was heard than is held.
+
+        Between two things others have their turn: many may listen, and a server chooses how much it tells them.
+        """
         self._tell = tell
         self._tell_everything = tell_everything
         self._held: dict[tuple[str, str], Heard] = {}
@@ -48,9 +52,10 @@ class News:
             self._too_much = False
             self._forget()
             if too_much:
-                self._tell_everything()
+                await self._tell_everything()
             for heard in held:
                 self._tell(heard)
+                await anyio.lowlevel.checkpoint()
             await anyio.sleep(COALESCE_SECONDS)
 
     def _forget(self) -> None:

@@ -1,6 +1,7 @@
 """What was heard is told once for each thing, and where it was too much, that everything may have changed."""
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from mcphost.protocol import jsonrpc, listening
@@ -22,7 +23,7 @@ class Told:
         self.all.append(heard)
         self._came.set()
 
-    def everything(self) -> None:
+    async def everything(self) -> None:
         self.all.append(None)
         self._came.set()
 
@@ -44,7 +45,8 @@ async def test_of_two_that_tell_of_the_same_the_later_one_is_told_and_others_bes
         assert news.add(each)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(news.tell)
-        await told.wait_some()
+        while len(told.all) < 3:
+            await told.wait_some()
         tasks.cancel_scope.cancel()
     assert sorted(each.key for each in told.all if each) == sorted({each.key for each in heard})
     assert task("completed") in told.all
@@ -80,3 +82,25 @@ async def test_where_it_is_too_much_everything_is_told_to_have_changed(
         await told.wait_some()
         tasks.cancel_scope.cancel()
     assert told.all[0] is None
+
+
+async def test_others_have_their_turn_between_two_things_that_are_told() -> None:
+    """A server may tell of many things, and each goes to everybody who listens."""
+    turns: list[str] = []
+    told = Told()
+    news = News(lambda heard: turns.append(heard.uris[0]), told.everything)
+
+    async def another() -> None:
+        while len(turns) < 6:
+            turns.append("another")
+            await anyio.lowlevel.checkpoint()
+
+    for uri in ("a", "b", "c"):
+        news.add(listening.updated(uri))
+    with anyio.fail_after(SECONDS):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(news.tell)
+            await another()
+            tasks.cancel_scope.cancel()
+    between = turns[turns.index("a") : turns.index("c")]
+    assert between.count("another") >= 2
