@@ -5,6 +5,7 @@
 PYTHON ?= python3
 POLICY ?= policies/dev.yaml
 T ?=
+JOBS ?= 2
 ROUNDS ?= 200
 SEED ?= 1
 FUZZ_SECONDS ?= 60
@@ -35,8 +36,8 @@ dev: .venv/.dev .venv/.installed ## install what tests and checks need
 
 peers: .peers/.servers .peers/.sdk1 .peers/.node ## install the servers and clients of others that the tests use
 
-test: dev peers ## run the tests; T='-k word tests/x' chooses
-	$(BIN)/pytest $(T)
+test: dev peers ## run the tests, in JOBS (2) processes; T='-k word tests/x' chooses, in one
+	$(BIN)/pytest $(if $(T),$(T),-n $(JOBS))
 
 check: lint types imports cover ## everything that must pass: lint, format, types, imports, tests with coverage
 

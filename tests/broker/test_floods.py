@@ -51,7 +51,7 @@ async def test_a_flood_ends_its_worker_and_nobody_elses(flood: str, what: str) -
     servers = {"flood": flooding(flood), "fix": fixture_server()}
     async with serving(make_policy(servers)) as served:
         await served.modern("fix").call("echo", text="warm")
-        answer = await served.modern("flood").call("any")
+        answer = await (await served.legacy("flood")).call("any")
         assert answer.error["data"]["reason"] == "worker-died"
         assert what in answer.error["message"]
         assert (await served.modern("fix").call("echo", text="b")).text == "b"

@@ -59,7 +59,9 @@ STARTED = pytest.StashKey[Ahead]()
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     wanted = any(HERE in item.path.parents for item in session.items)
-    if wanted and not session.config.option.collectonly:
+    # Of several processes that share the tests the first has those of this folder, as a rule.
+    first = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
+    if wanted and first and not session.config.option.collectonly:
         session.config.stash[STARTED] = Ahead()
 
 
@@ -71,4 +73,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def answer(request: pytest.FixtureRequest) -> machine.Answer:
     """What came of everything that is tried in the machine."""
+    if STARTED not in request.config.stash:
+        request.config.stash[STARTED] = Ahead()
     return request.config.stash[STARTED].answer()
