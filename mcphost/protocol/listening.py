@@ -39,7 +39,7 @@ LISTS_CHANGED: Final[Mapping[str, ListKind]] = {
 
 MAX_NAMED: Final = 512  # URIs, or tasks, of one filter; a client that watches more opens another
 MAX_NAME_CHARACTERS: Final = 2048  # a URI longer than this is data in disguise, and is looked up often
-MAX_LEVELS: Final = 64  # how many parents of an updated resource are looked for among what was subscribed to
+MAX_LEVELS: Final = 16  # how many parents of an updated resource are looked for among what was subscribed to
 
 FIRST_WAIT_SECONDS: Final = 1.0
 LONGEST_WAIT_SECONDS: Final = 60.0

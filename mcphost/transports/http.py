@@ -28,6 +28,8 @@ from mcphost.transports.legacy import Clocks, LegacyFace, Visit
 from mcphost.transports.modern import ModernFace
 from mcphost.transports.pages import is_preflight, readable_by, send_preflight
 
+MAX_LENGTH_DIGITS: Final = 18  # of a Content-Length; none that is longer is worth converting
+
 BODY_SECONDS: Final = 30.0  # a client that sends slower than this is cut off
 
 # What each era's face answers; a GET opens a legacy session's stream of messages.
@@ -143,7 +145,11 @@ class HttpFront:
         limit = self._access.max_body_bytes
         too_large = BadHttp(413, f"the body is larger than {limit} bytes")
         length = headers.get(b"content-length", "0")
-        if not (length.isascii() and length.isdigit()) or int(length) > limit:
+        if (
+            not (length.isascii() and length.isdigit())
+            or len(length) > MAX_LENGTH_DIGITS
+            or int(length) > limit
+        ):
             raise too_large
         chunks: list[bytes] = []
         held = 0
