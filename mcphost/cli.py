@@ -140,6 +140,35 @@ def new() -> None:
     click.echo(f'  - {{id: NAME, sha256: "{digest_of(text).hex()}"}}', err=True)
 
 
+@main.group()
+def audit() -> None:
+    """Look into the audit."""
+
+
+@audit.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(dir_okay=False))
+@click.option("--expect", metavar="HASH", help="The hash that the last record must have.")
+def verify(files: tuple[str, ...], expect: str | None) -> None:
+    """Say whether the records of FILE..., oldest file first, are all there and as they were written.
+
+    Exit status 1 at the first that is not.
+    """
+    from mcphost.decisions.auditchain import GENESIS, Broken  # noqa: PLC0415
+    from mcphost.telemetry.auditfile import verify as verify_files  # noqa: PLC0415
+
+    try:
+        verified = verify_files(files, expect)
+    except (Broken, OSError) as error:
+        _fail(str(error), 1)
+    begins, last = verified.begins, verified.link
+    if begins.hash != GENESIS:
+        click.echo(f"goes on from record {begins.seq}, hash {begins.hash}")
+    if verified.torn:
+        click.echo(f"cut off and said so: {verified.torn}")
+    if last is not None:
+        click.echo(f"{verified.records} records, the last is {last.seq}, hash {last.hash}")
+
+
 def _described(plan: "Plan", held: str) -> str:
     """`held` says how a size is held on this machine."""
     lines = []

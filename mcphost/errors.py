@@ -271,6 +271,16 @@ class Overloaded(_RetryLater):
     status = rpc_code = 503
 
 
+class AuditUnavailable(_RetryLater):
+    """The call could not be recorded, so it was not begun."""
+
+    reason = "audit-unavailable"
+    status = rpc_code = 503
+
+    def __init__(self) -> None:
+        super().__init__("the call cannot be recorded now, so it was not begun", retry_after=1.0)
+
+
 # --- failures ---------------------------------------------------------------------------------------
 
 

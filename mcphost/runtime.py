@@ -5,12 +5,13 @@ workers, which fails what is still in flight, and then the fork server; whoever 
 stops listening, and waits for calls under way, before.
 """
 
+import itertools
 import os
 import secrets
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -21,7 +22,8 @@ import anyio.to_thread
 import msgspec
 
 import mcphost
-from mcphost.broker import Around, Broker, Caller, Tenant
+from mcphost.broker import Around, Auditing, Broker, Caller, Tenant
+from mcphost.broker.auditing import Kept
 from mcphost.broker.calltime import AskingLimits
 from mcphost.decisions.admission import Gate
 from mcphost.decisions.guard import Guard
@@ -61,6 +63,7 @@ from mcphost.policy import (
 )
 from mcphost.policy import Tenant as PolicyTenant
 from mcphost.protocol import jsonrpc
+from mcphost.telemetry.audit import Audit, recording
 from mcphost.telemetry.metrics import Metrics
 from mcphost.transports.admin import admin_app
 from mcphost.transports.asgi import Receive, Scope, Send
@@ -73,7 +76,7 @@ from mcphost.workers.pool import Pool
 from mcphost.workers.process import Launcher
 from mcphost.workers.settings import SHARED, ServerSettings
 from mcphost.workers.spares import SpareLane
-from mcphost.workers.starting import Surroundings
+from mcphost.workers.starting import Surroundings, unrecorded
 from sandbox import (
     EGRESS_LAYERS,
     Diagnosis,
@@ -125,13 +128,11 @@ def make_plan(policy: Policy, environ: Mapping[str, str]) -> Plan:
         for name, source in mounts_of_state(plan, state_dir):
             why = f"is granted {source}, where the runtime keeps what belongs to tenants; keep it apart from {state_dir}"
             problems.append(policy.problem(("mcpServers", name), Fault(why)))
-    key = policy.runtime.seal_key
+    key, audit = policy.runtime.seal_key, policy.audit
     if key is not None and key.from_file is not None:
-        for name, source in mounts_of_state(plan, os.path.realpath(key.from_file)):
-            why = (
-                f"is granted {source}, where runtime.sealKey is read from; keep it apart from {key.from_file}"
-            )
-            problems.append(policy.problem(("mcpServers", name), Fault(why)))
+        problems += _granted(plan, key.from_file, "where runtime.sealKey is read from")
+    if audit is not None:
+        problems += _granted(plan, audit.file, "where the audit is kept")
     for name, planned in plan.servers.items():
         problems.extend(_missing_sources(policy, name, planned.server))
         kept = kept_places(state_dir, "x", name, planned.server)
@@ -142,6 +143,16 @@ def make_plan(policy: Policy, environ: Mapping[str, str]) -> Plan:
     if problems:
         raise PolicyInvalid(problems)
     return plan
+
+
+def _granted(plan: Plan, path: str, what: str) -> list[Problem]:
+    """Servers whose workers could reach what is the runtime's alone."""
+    return [
+        plan.policy.problem(
+            ("mcpServers", name), Fault(f"is granted {source}, {what}; keep it apart from {path}")
+        )
+        for name, source in mounts_of_state(plan, os.path.realpath(path))
+    ]
 
 
 def _find_programs(policy: Policy, environ: Mapping[str, str]) -> dict[str, Program]:
@@ -253,6 +264,7 @@ class Runtime(anyio.AsyncContextManagerMixin):
         self.shown_tokens: tuple[ShownToken, ...] = ()
         self._looking = anyio.Lock()
         self._diagnosis: Diagnosis | None = None
+        self._audit: Audit | None = None
         self._features = Features(())
         self._front: HttpFront
         self._broker: Broker
@@ -337,12 +349,13 @@ class Runtime(anyio.AsyncContextManagerMixin):
         seal_key = await anyio.to_thread.run_sync(
             _seal_key, resolved.seal_key, self._policy.runtime.state_dir
         )
-        async with Launcher.open("mcphost") as launcher:
+        async with self._recording() as self._audit, Launcher.open("mcphost") as launcher:
             refuse_unenforceable(self._policy, launcher.features)
             launcher.prepare(_zygote_shapes(plan, self._policy.runtime.state_dir))
             self._features = launcher.features
             starts = anyio.Semaphore(self._policy.runtime.start_concurrency)
-            around = Surroundings(launcher, self.metrics, INFO, starts, SpareLane(starts))
+            acted = unrecorded if self._audit is None else self._audit.act
+            around = Surroundings(launcher, self.metrics, INFO, starts, SpareLane(starts), acted)
             settings = {
                 name: _settings(server, resolved.secrets, self._policy.runtime.state_dir)
                 for name, server in plan.servers.items()
@@ -356,7 +369,7 @@ class Runtime(anyio.AsyncContextManagerMixin):
                 limits = self._policy.runtime.limits
                 asking = AskingLimits(limits.answer_time, limits.parked)
                 parts = Around(self.pool, INFO, sealer, self.metrics, asking)
-                self._broker = Broker(parts, tenants, plan.routes)
+                self._broker = Broker(parts, tenants, plan.routes, self._auditing())
                 self._front, legacy = self._make_front(Tokens(credentials), sealer)
                 self.pool.start_eager(_tenants_of(plan))
                 self._state = "running"
@@ -367,6 +380,22 @@ class Runtime(anyio.AsyncContextManagerMixin):
                 finally:
                     self._state = "stopped"
                     self._front.drain()
+
+    def _recording(self) -> AbstractAsyncContextManager[Audit | None]:
+        settings = self._policy.audit
+        if settings is None:
+            return nullcontext()
+        about = {"version": mcphost.__version__, "pid": os.getpid(), "policy": self._policy.place().file}
+        wall = time.time  # noqa: TID251 - records carry wall time
+        return recording(settings.file, self.metrics, wall, required=settings.required, about=about)
+
+    def _auditing(self) -> Auditing | None:
+        settings = self._policy.audit
+        if self._audit is None or settings is None:
+            return None
+        boot, numbers = secrets.token_hex(4), itertools.count(1)
+        kept = Kept.of(settings.arguments, settings.redact)
+        return Auditing(self._audit, kept, lambda: f"{boot}-{next(numbers)}")
 
     def _make_tokens(self) -> list[Credential]:
         """The tokens that the policy wants made at start."""
@@ -390,7 +419,8 @@ class Runtime(anyio.AsyncContextManagerMixin):
         anonymous = None
         if settings.auth == "none":
             anonymous = Credential(b"", Principal(next(iter(self._policy.tenants)), _ANONYMOUS))
-        access = Access(tokens, Guard(hosts=hosts, origins=origins), anonymous, settings.limits.body)
+        guard = Guard(hosts=hosts, origins=origins)
+        access = Access(tokens, guard, anonymous, settings.limits.body, self._audit)
         limits = SessionLimits(settings.limits.sessions, settings.limits.session_idle)
         clocks = Clocks(time.time, secrets.token_bytes)  # noqa: TID251 - dates in the policy are wall time
         legacy = LegacyFace(self._broker, clocks, sealer, limits)

@@ -14,6 +14,7 @@ from msgspec import Raw
 
 from mcphost import errors
 from mcphost.broker import levels
+from mcphost.broker.auditing import Auditing
 from mcphost.broker.calls import Calls, Returning
 from mcphost.broker.client import Client, LegacySession
 from mcphost.broker.faces import Faces
@@ -36,16 +37,21 @@ from mcphost.protocol.versions import Era
 from mcphost.telemetry.logs import logger, printable
 from mcphost.telemetry.metrics import NONE
 
-__all__ = ["Around", "Broker", "Caller", "Client", "Reply", "Tenant"]
+__all__ = ["Around", "Auditing", "Broker", "Caller", "Client", "Reply", "Tenant"]
 
 
 class Broker:
     """Brokers calls of many tenants to the workers of many servers."""
 
     def __init__(
-        self, around: Around, tenants: Mapping[str, Tenant], routes: Mapping[str, Route] = DEFAULT_ROUTES
+        self,
+        around: Around,
+        tenants: Mapping[str, Tenant],
+        routes: Mapping[str, Route] = DEFAULT_ROUTES,
+        auditing: Auditing | None = None,
     ) -> None:
-        """`routes` by their paths."""
+        """`routes` by their paths. Without `auditing` no audit is kept."""
+        self._auditing = auditing
         self.routes = routes
         self._pool = around.pool
         self._metrics = around.metrics
@@ -119,9 +125,14 @@ class Broker:
         """The call, counted and logged once however it ends."""
         started = anyio.current_time()
         request = Request(self._tenants[caller.principal.tenant], caller, inbound, client, record)
+        failure: Exception | None = None
         try:
-            return await self._dispatch(request)
+            if self._auditing is not None:
+                self._auditing.begin(record)
+            result = await self._dispatch(request)
+            record.bytes_out = len(bytes(result))
         except McpHostError as error:
+            failure = error
             record.status = error.reason
             record.extra["error"] = printable(str(error))
             raise
@@ -132,8 +143,13 @@ class Broker:
         except BaseException:
             record.status = "cancelled"
             raise
+        else:
+            return result
         finally:
-            self._recorded(caller, inbound, record, anyio.current_time() - started)
+            seconds = anyio.current_time() - started
+            if self._auditing is not None:
+                self._auditing.finish(request, failure, seconds)
+            self._recorded(caller, inbound, record, seconds)
 
     def _recorded(self, caller: Caller, inbound: Inbound, record: Record, seconds: float) -> None:
         tenant = caller.principal.tenant

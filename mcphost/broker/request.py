@@ -78,6 +78,8 @@ class Record:
     status: str = "ok"
     version: str | None = None
     tool_called: bool = False
+    request_id: str = ""  # empty where no record is kept
+    bytes_out: int = 0
     extra: dict[str, object] = field(default_factory=dict)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, WithJsonSchema, model_validator
 
 from mcphost.errors import Problem
+from mcphost.policy.audit import AuditSettings
 from mcphost.policy.checks import Declared, all_faults
 from mcphost.policy.faults import Fault, Faults, first_repeated, must_be_known
 from mcphost.policy.fields import FilledText, Items, Model, PlainName, ServerName, TenantName
@@ -72,6 +73,9 @@ class Policy(Model):
 
     tests: Items[PermissionTest] = ()
     """What must be allowed or denied. A policy that fails one of its own tests is not served."""
+
+    audit: AuditSettings | None = None
+    """Where it is recorded what was called and done; left out, nowhere."""
 
     _places: Places = PrivateAttr(default_factory=lambda: Places("<policy>"))
 

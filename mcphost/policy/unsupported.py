@@ -22,7 +22,6 @@ class Later:
 
 
 LATER: tuple[Later, ...] = (
-    Later(("audit",)),
     Later(("mcpServers", "*", "replicas")),
     Later(("mcpServers", "*", "idle")),
     Later(("mcpServers", "*", "retry")),

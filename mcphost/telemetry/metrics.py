@@ -47,6 +47,9 @@ class Metrics:
             registry=self.registry,
         )
         self._refused = self._counter("mcphost_refused", "HTTP requests refused.", "reason")
+        self._audit_dropped = self._counter(
+            "mcphost_audit_dropped", "Audit records that were not kept.", "kind"
+        )
         self._parts_missing = self._counter(
             "mcphost_list_parts_missing",
             "Lists of many servers that lack a server's part.",
@@ -132,6 +135,10 @@ class Metrics:
     def refused(self, reason: str) -> None:
         """Count a request that was refused before it became a call."""
         self._refused.labels(reason).inc()
+
+    def audit_dropped(self, kind: str) -> None:
+        """Count an audit record that was not kept: of a `call`, an `act` or a `refusal`."""
+        self._audit_dropped.labels(kind).inc()
 
     def part_missing(self, tenant: str, server: str) -> None:
         """Count a list that went out without what this server would have added."""

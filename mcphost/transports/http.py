@@ -20,6 +20,7 @@ from mcphost.decisions.identity import Credential, Tokens
 from mcphost.decisions.routing import EVERYTHING, endpoint_of
 from mcphost.errors import BadHttp, Forbidden, McpHostError, NotFound
 from mcphost.protocol import envelope, jsonrpc, versions
+from mcphost.telemetry.audit import Audit
 from mcphost.telemetry.metrics import Metrics
 from mcphost.transports.asgi import Receive, Scope, Send, send_json
 from mcphost.transports.headers import check_listening, check_posted, mcp_headers, read_headers
@@ -48,6 +49,10 @@ class Access:
     guard: Guard
     anonymous: Credential | None
     max_body_bytes: int
+    audit: Audit | None = None
+
+
+_PRINCIPAL: Final = "mcphost.principal"  # in a connection's scope: who it turned out to be from
 
 
 class HttpFront:
@@ -85,6 +90,8 @@ class HttpFront:
             await self._serve(scope, receive, send)
         except McpHostError as error:
             self._metrics.refused(error.reason)
+            if self._access.audit is not None:
+                self._access.audit.refused(**_refusal(scope, error))
             wire = errors.to_wire(error)
             await send_json(send, wire.status, jsonrpc.encode_error(error.request_id, wire), wire.headers)
 
@@ -101,7 +108,7 @@ class HttpFront:
             return
         _check_method(method, headers)
         credential = self._credential(headers.get(b"authorization"))
-        principal = credential.principal
+        principal = scope[_PRINCIPAL] = credential.principal
         if endpoint.tenant is not None and endpoint.tenant != principal.tenant:
             raise Forbidden("the token is not of the tenant in the path")
         caller = Caller(principal, endpoint.server, self._broker.routes.get(endpoint.route, EVERYTHING))
@@ -168,6 +175,22 @@ class HttpFront:
                         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
         except TimeoutError:
             raise BadHttp(408, f"the body did not arrive within {BODY_SECONDS:g} s") from None
+
+
+def _refusal(scope: Scope, error: McpHostError) -> dict[str, object]:
+    """What the audit keeps of a request that became no call."""
+    principal = scope.get(_PRINCIPAL)
+    client = scope.get("client") or ("",)
+    return {
+        "tenant": principal.tenant if principal else "",
+        "token": principal.token_id if principal else "",
+        "client": str(client[0]),
+        "endpoint": scope["path"],
+        "method": scope["method"],
+        "decision": "refuse",
+        "outcome": error.reason,
+        "status": errors.to_wire(error).status,
+    }
 
 
 def _check_method(method: str, headers: Mapping[bytes, str]) -> None:

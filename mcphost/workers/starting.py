@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 from msgspec import Raw
@@ -26,6 +26,17 @@ PATIENCE_SECONDS: Final = 2.0
 TURN_SECONDS: Final = 2.0  # an interpreter and its imports are loaded by then
 
 
+class Acted(Protocol):
+    """Records what was done, and with which facts."""
+
+    def __call__(self, kind: str, **facts: object) -> None:
+        """Keep it; does not wait."""
+
+
+def unrecorded(kind: str, **facts: object) -> None:
+    """Stands where no audit is kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What every worker set of a runtime shares."""
@@ -35,6 +46,7 @@ class Surroundings:
     client_info: Raw
     starts: anyio.Semaphore  # how many workers may be starting at once
     lane: SpareLane
+    acted: Acted = unrecorded
 
 
 @asynccontextmanager

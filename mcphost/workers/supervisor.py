@@ -8,7 +8,7 @@ stopped ──call──> starting ──ready──> ready ──lost──> st
 import random
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
-from typing import Literal
+from typing import Final, Literal
 
 import anyio
 
@@ -29,6 +29,8 @@ from mcphost.workers.toolnames import ToolNames
 from mcphost.workers.worker import Worker
 
 State = Literal["starting", "ready", "draining", "stopping", "stopped", "backoff", "failed"]
+
+_AUDITED: Final = frozenset({"ready", "stopped", "backoff", "failed"})  # the others only lead to one of these
 
 
 class WorkerSet:
@@ -257,6 +259,9 @@ class WorkerSet:
     def _enter(self, state: State) -> None:
         self._around.metrics.worker_state(*self._labels, old=self.state, new=state)
         self.state = state
+        if state in _AUDITED:
+            pid = self.worker.pid if self.worker is not None else None
+            self._around.acted(f"worker-{state}", **self._keys, pid=pid, why=self.trouble)
         self.spares.wake()
         self.leases.arrange()
         self._changed.set()
