@@ -10,7 +10,7 @@
     │   └── UpstreamProtocolError    the server broke MCP
     ├── Refusal                      we said no before doing
     │   ├── Unauthenticated, Forbidden, NotFound, SessionNotFound, BadHttp
-    │   └── RateLimited, Overloaded
+    │   └── RateLimited, Overloaded, AuditUnavailable
     ├── CallFailure                  it went wrong while doing
     │   ├── CallTimeout
     │   ├── CannotAsk, Unanswered
