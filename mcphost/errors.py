@@ -10,7 +10,9 @@
     │   └── UpstreamProtocolError    the server broke MCP
     ├── Refusal                      we said no before doing
     │   ├── Unauthenticated, Forbidden, NotFound, SessionNotFound, BadHttp
-    │   └── RateLimited, Overloaded, AuditUnavailable
+    │   ├── RateLimited
+    │   │   └── QuotaUsedUp          for the day
+    │   └── Overloaded, AuditUnavailable
     ├── CallFailure                  it went wrong while doing
     │   ├── CallTimeout
     │   ├── CannotAsk, Unanswered
@@ -262,6 +264,12 @@ class RateLimited(_RetryLater):
 
     reason = "rate-limited"
     status = rpc_code = 429
+
+
+class QuotaUsedUp(RateLimited):
+    """The tenant has asked for as much as it may on one day."""
+
+    reason = "quota"
 
 
 class Overloaded(_RetryLater):

@@ -6,7 +6,7 @@ Pure: nothing is read or started here. `mcphost check` ends with a plan; `mcphos
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from mcphost.decisions.admission import Limits
@@ -20,6 +20,7 @@ from mcphost.policy import (
     Secret,
     Server,
     SyscallList,
+    ToolLimits,
     interpolate,
     secret_names,
 )
@@ -151,6 +152,9 @@ class TenantPlan:
     deny: tuple[str, ...]
     limits: Limits
     servers: tuple[str, ...]
+    weight: int = 1
+    items: Mapping[str, Limits] = field(default_factory=dict)
+    """Limits on what patterns name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,6 +383,14 @@ def _tenant(name: str, tenant: PolicyTenant, servers: Mapping[str, ServerPlan]) 
         name=name,
         allow=tenant.allow,
         deny=tenant.deny,
-        limits=Limits(rate, limits.concurrency),
+        limits=Limits(rate, limits.concurrency, None if limits.quota is None else limits.quota.permits),
         servers=tuple(server for server in servers if tenant.may_use(server)),
+        weight=limits.weight,
+        items={pattern: _item_limits(each) for pattern, each in limits.tools.items()},
     )
+
+
+def _item_limits(limits: ToolLimits) -> Limits:
+    if limits.rate is None:
+        return Limits(None, limits.concurrency)
+    return Limits(Rate(limits.rate.per_second, limits.burst or limits.rate.permits), limits.concurrency)

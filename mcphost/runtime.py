@@ -25,7 +25,7 @@ import mcphost
 from mcphost.broker import Around, Auditing, Broker, Caller, Tenant
 from mcphost.broker.auditing import Kept
 from mcphost.broker.calltime import AskingLimits
-from mcphost.decisions.admission import Gate
+from mcphost.decisions.admission import Gate, ItemGates
 from mcphost.decisions.guard import Guard
 from mcphost.decisions.identity import (
     RANDOM_BYTES,
@@ -38,6 +38,7 @@ from mcphost.decisions.identity import (
 from mcphost.decisions.permissions import Permissions
 from mcphost.decisions.sealing import KEY_BYTES, Sealer, key_of
 from mcphost.decisions.sessions import SessionLimits
+from mcphost.decisions.turns import Party
 from mcphost.errors import NotFound, PolicyInvalid, Problem, StartRefused
 from mcphost.grants import by_token, refuse_failing_tests, whole
 from mcphost.plan import (
@@ -54,6 +55,7 @@ from mcphost.policy import (
     Fault,
     Policy,
     Program,
+    RuntimeSettings,
     Secret,
     Server,
     certificate_bundle,
@@ -88,6 +90,8 @@ from sandbox import (
     probe_sizes,
     unmet,
 )
+
+_WALL: Final = time.time  # noqa: TID251 - dates in the policy, and the days of quotas, are wall time
 
 INFO: Final = jsonrpc.raw({"name": "mcphost", "version": mcphost.__version__})
 
@@ -357,18 +361,24 @@ class Runtime(anyio.AsyncContextManagerMixin):
             acted = unrecorded if self._audit is None else self._audit.act
             around = Surroundings(launcher, self.metrics, INFO, starts, SpareLane(starts), acted)
             settings = {
-                name: _settings(server, resolved.secrets, self._policy.runtime.state_dir)
+                name: _settings(server, resolved.secrets, self._policy.runtime)
                 for name, server in plan.servers.items()
             }
             async with Pool(settings, around).open() as self.pool:
                 tenants = {
-                    name: Tenant(name, _permissions(self._policy.tenants[name]), Gate(each.limits))
+                    name: Tenant(
+                        name,
+                        _permissions(self._policy.tenants[name]),
+                        Gate(each.limits),
+                        ItemGates(each.items),
+                        Party(name, each.weight),
+                    )
                     for name, each in plan.tenants.items()
                 }
                 sealer = Sealer(seal_key, secrets.token_bytes)
                 limits = self._policy.runtime.limits
                 asking = AskingLimits(limits.answer_time, limits.parked)
-                parts = Around(self.pool, INFO, sealer, self.metrics, asking)
+                parts = Around(self.pool, INFO, sealer, self.metrics, asking, _WALL)
                 self._broker = Broker(parts, tenants, plan.routes, self._auditing())
                 self._front, legacy = self._make_front(Tokens(credentials), sealer)
                 self.pool.start_eager(_tenants_of(plan))
@@ -422,7 +432,7 @@ class Runtime(anyio.AsyncContextManagerMixin):
         guard = Guard(hosts=hosts, origins=origins)
         access = Access(tokens, guard, anonymous, settings.limits.body, self._audit)
         limits = SessionLimits(settings.limits.sessions, settings.limits.session_idle)
-        clocks = Clocks(time.time, secrets.token_bytes)  # noqa: TID251 - dates in the policy are wall time
+        clocks = Clocks(_WALL, secrets.token_bytes)
         legacy = LegacyFace(self._broker, clocks, sealer, limits)
         for tenant in self._policy.tenants:
             self.metrics.watch_sessions(tenant, partial(legacy.open_sessions, tenant))
@@ -465,8 +475,9 @@ def _zygote_shapes(plan: Plan, state_dir: str | None) -> list[SandboxSpec]:
 
 
 def _settings(
-    server: ServerPlan, secrets_of: Mapping[str, Mapping[str, Secret]], state_dir: str | None
+    server: ServerPlan, secrets_of: Mapping[str, Mapping[str, Secret]], runtime: RuntimeSettings
 ) -> ServerSettings:
+    state_dir = runtime.state_dir
     real_state_dir = None if state_dir is None else os.path.realpath(state_dir)
 
     def sandbox(tenant: str) -> SandboxSpec:
@@ -490,4 +501,5 @@ def _settings(
         warm=server.server.warm,
         leases=server.server.leases,
         egress=server.egress,
+        queue_seconds=runtime.limits.queue_time,
     )

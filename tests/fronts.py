@@ -40,6 +40,7 @@ class FakeBroker:
     answer_with: Answer
     clients: list[Client] = field(default_factory=list)
     ended: list[LegacySession] = field(default_factory=list)
+    charged: int = 0
     routes: Mapping[str, Route] = field(default_factory=lambda: DEFAULT_ROUTES)
 
     def serves(self, caller: Caller) -> bool:
@@ -51,6 +52,9 @@ class FakeBroker:
             version, result = downstream.initialize_result(inbound.params, FACE)
             return Reply(jsonrpc.encode_answer(inbound.id, result), version=version)
         return Reply(jsonrpc.encode_answer(inbound.id, await self.answer_with(inbound, client)))
+
+    def charge(self, _: Caller) -> None:
+        self.charged += 1
 
     def begin_session(self, caller: Caller, client: Client) -> None:
         """A session that listens is told nothing here but what a test sends."""

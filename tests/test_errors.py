@@ -23,6 +23,7 @@ WIRE = [
     (errors.SessionNotFound(), 404, 404, "session-not-found", False),
     (errors.BadHttp(415, "x"), 415, 415, "bad-http", False),
     (errors.RateLimited("x", retry_after=0.25), 429, 429, "rate-limited", True),
+    (errors.QuotaUsedUp("x", retry_after=3600), 429, 429, "quota", True),
     (errors.Overloaded("x", retry_after=2), 503, 503, "overloaded", True),
     (errors.CallTimeout(1.5), 200, 504, "timeout", False),
     (errors.CannotAsk("x"), 200, 424, "cannot-ask", False),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mcphost.decisions.admission import Limits
 from mcphost.decisions.permissions import Permissions
 from mcphost.decisions.ratelimit import Rate
 from mcphost.decisions.routing import EVERYTHING, Route
@@ -38,7 +39,13 @@ tenants:
     secrets: {key: {fromEnv: KEY}}
     allow: ["*"]
     deny: [time/*]
-    limits: {rate: 120/min, burst: 7, concurrency: 3}
+    limits:
+      rate: 120/min
+      burst: 7
+      concurrency: 3
+      quota: 900/day
+      weight: 4
+      tools: {notes/*: {concurrency: 2}, notes/add: {rate: 30/min}, notes/get: {rate: 1/s, burst: 5, concurrency: 1}}
   other: {tokens: [{id: ci, fromEnv: OTHER}], secrets: {key: {fromEnv: KEY}}, allow: [time/now]}
 """
 
@@ -131,7 +138,14 @@ def test_a_worker_starts_in_its_directory_and_requires_what_the_policy_requires(
 def test_a_tenant_is_planned_with_its_patterns_limits_and_servers() -> None:
     acme, other = plan().tenants["acme"], plan().tenants["other"]
     assert (acme.allow, acme.deny, acme.servers) == (("*",), ("time/*",), ("notes",))
-    assert (acme.limits.rate, acme.limits.concurrency) == (Rate(2.0, 7), 3)
+    assert acme.limits == Limits(Rate(2.0, 7), 3, 900)
+    assert (acme.weight, other.weight) == (4, 1)
+    assert acme.items == {
+        "notes/*": Limits(None, 2),
+        "notes/add": Limits(Rate(0.5, 30)),
+        "notes/get": Limits(Rate(1.0, 5), 1),
+    }
+    assert (other.limits.quota, other.items) == (None, {})
     assert other.servers == ("time",)
 
 

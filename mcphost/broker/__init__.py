@@ -14,6 +14,7 @@ from msgspec import Raw
 
 from mcphost import errors
 from mcphost.broker import levels
+from mcphost.broker.admitting import Admission
 from mcphost.broker.auditing import Auditing
 from mcphost.broker.calls import Calls, Returning
 from mcphost.broker.client import Client, LegacySession
@@ -55,6 +56,7 @@ class Broker:
         self.routes = routes
         self._pool = around.pool
         self._metrics = around.metrics
+        self._admission = Admission(around.wall)
         self._tenants = tenants
         patience = Patience()
         listings = Listings(around.pool, patience)
@@ -98,6 +100,14 @@ class Broker:
                 status = _status(wire.code, inbound.era)
             return Reply(jsonrpc.encode_error(inbound.id, wire), status, wire.headers)
         return Reply(jsonrpc.encode_answer(inbound.id, result), version=record.version)
+
+    def charge(self, caller: Caller) -> None:
+        """Count what a client sends that is no request: it costs its tenant as much as one.
+
+        Raises:
+            RateLimited: the tenant sent as much as it may.
+        """
+        self._admission.charge(self._tenants[caller.principal.tenant])
 
     def begin_session(self, caller: Caller, client: Client) -> None:
         """A legacy session listens: from now on it is told of changed lists. Does nothing if it is already."""
@@ -179,13 +189,13 @@ class Broker:
         levels.check(request.inbound)
         if request.inbound.method == LISTEN and not legacy:
             # It lasts, so it has a bound of its own and holds no place; opening one costs rate all the same.
-            request.tenant.gate.charge(anyio.current_time())
+            self._admission.charge(request.tenant)
             return await self._listening.answer(request)
         returning = self._calls.returning(request)
         if returning is not None and returning.holds_place:
-            request.tenant.gate.charge(anyio.current_time())
+            self._admission.charge(request.tenant)
         else:
-            request.place = request.tenant.gate.admit(anyio.current_time())
+            self._admission.admit(request)
         try:
             if request.inbound.method != "initialize":
                 self._watching.begin(request)

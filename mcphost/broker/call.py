@@ -62,11 +62,12 @@ class Call:
     @property
     def need(self) -> Need:
         """What it needs of a process: who can be asked, whether logs are wanted, and which process it is bound to."""
-        client = self.request.client
+        client, party = self.request.client, self.request.tenant.party
         if self.is_shared:
-            return Need(client.declared)
+            return Need(client.declared, party=party)
         instance = "" if self.handle is None else self.handle.place
-        return Need(client.declared, logs=client.log_level is not None, instance=instance, chain=True)
+        logs = client.log_level is not None
+        return Need(client.declared, logs=logs, instance=instance, chain=True, party=party)
 
     @property
     def is_shared(self) -> bool:

@@ -8,6 +8,7 @@ from msgspec import Raw
 
 from mcphost import errors
 from mcphost.broker import rounds
+from mcphost.broker.admitting import admit_to
 from mcphost.broker.answers import Answers
 from mcphost.broker.call import Call, Target
 from mcphost.broker.conversation import Conversation
@@ -88,6 +89,7 @@ class Calls:
             raise Forbidden(f"not allowed: {target.server}/{target.name}")
         if returning is not None and returning.handle.server != target.server:
             raise refused()
+        admit_to(request, target.server, target.name)
         timeouts = self._pool.servers[target.server].timeouts
         seconds = timeouts.for_tool(target.name) if inbound.method == "tools/call" else timeouts.call
         await self._mirroring.check(request, target, params, seconds)

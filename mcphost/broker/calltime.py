@@ -1,5 +1,6 @@
 """The one deadline of a call, which counts the server's time and the client's apart."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,6 +80,17 @@ class CallTime:
         self._asking -= 1
         if self._asking == 0:
             self._answer_left -= self._passed()
+            self._scope.deadline = self._since + self._left
+
+    @contextmanager
+    def queueing(self) -> Iterator[None]:
+        """The call waits for its turn inside the block, for as long as whoever calls turns lets it: no time counts."""
+        self._left -= self._passed()
+        self._scope.deadline = math.inf
+        try:
+            yield
+        finally:
+            self._passed()
             self._scope.deadline = self._since + self._left
 
     def refill(self) -> None:

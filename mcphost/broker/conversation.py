@@ -8,6 +8,7 @@ The call runs in a task of the parking's, so that it outlives the request that b
 one round of it. A round that is cancelled ends the call.
 """
 
+from dataclasses import replace
 from typing import Final
 
 import anyio
@@ -89,8 +90,9 @@ class Conversation:
 
     async def _work(self) -> None:
         call, around = self._call, self._around
+        need = replace(call.need, queueing=self._time.queueing)
         try:
-            async with self.workers.lease(call.need) as worker:
+            async with self.workers.lease(need) as worker:
                 self.waits = False
                 finished = await send(
                     around, call.request, worker, call.params, hearer=self._hears, rounds=call.rounds

@@ -15,6 +15,7 @@ import anyio
 from mcphost.broker.patience import Patience
 from mcphost.broker.request import Request
 from mcphost.broker.roundtrip import capabilities_of
+from mcphost.decisions.turns import Party
 from mcphost.errors import CallTimeout, Overloaded
 from mcphost.protocol import catalog, jsonrpc, paramheaders
 from mcphost.protocol.asking import Declared
@@ -22,7 +23,7 @@ from mcphost.protocol.jsonrpc import Fields
 from mcphost.protocol.listening import ListKind
 from mcphost.protocol.methods import LISTS
 from mcphost.protocol.paramheaders import InvalidAnnotation, Mirrored
-from mcphost.workers.owners import Need
+from mcphost.workers.owners import ANYBODY, Need
 from mcphost.workers.pool import Pool
 from mcphost.workers.supervisor import WorkerSet
 from mcphost.workers.worker import Worker
@@ -109,7 +110,8 @@ class Listings:
                     listing = _fresh(known, workers)
                     if listing is not None and (suffices(listing) or _is_young(listing)):
                         return listing
-                    _, listing = await self._read(request, server, method, limit)
+                    # In nobody's line: tenants wait here for each other, so it must not wait behind one's calls.
+                    _, listing = await self._read(request, server, method, limit, party=ANYBODY)
                     return listing
         except TimeoutError:
             self._patience.missed(workers)
@@ -127,16 +129,23 @@ class Listings:
         return self._of(workers, request, method).listing
 
     async def _read(
-        self, request: Request, server: str, method: str, seconds: float | None = None
+        self,
+        request: Request,
+        server: str,
+        method: str,
+        seconds: float | None = None,
+        *,
+        party: Party | None = None,
     ) -> tuple[catalog.Gathered, Listing]:
         workers = self._pool.find(server, request.owner)
         known = self._of(workers, request, method)
         changes = known.changes
         if seconds is None:
             seconds = self._limit(workers)
+        need = Need(request.client.declared, party=party or request.tenant.party)
         try:
             with anyio.fail_after(seconds):
-                async with workers.share(Need(request.client.declared)) as worker:
+                async with workers.share(need) as worker:
                     gathered, instance = await _gathered(request, worker, method), worker.instance
         except TimeoutError:
             self._patience.missed(workers)

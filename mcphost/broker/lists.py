@@ -79,7 +79,8 @@ class Lists:
         """What the server answers, at the process that gave its cursor."""
         workers = self._pool.find(server, request.owner)
         seconds = workers.settings.timeouts.call
-        need = Need(request.client.declared, instance=own.instance if own else "")
+        instance = own.instance if own else ""
+        need = Need(request.client.declared, instance=instance, party=request.tenant.party)
         try:
             with anyio.fail_after(seconds):
                 async with workers.share(need) as worker:

@@ -1,17 +1,18 @@
 """What the parts of the broker work with: one request on its way through the broker, what becomes of it, and what all use."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from msgspec import Raw
 
 from mcphost.broker.calltime import AskingLimits
 from mcphost.broker.client import Client
-from mcphost.decisions.admission import Gate, Place
+from mcphost.decisions.admission import Gate, ItemGates, Place
 from mcphost.decisions.identity import Principal
 from mcphost.decisions.permissions import NOTHING, Permissions
 from mcphost.decisions.routing import EVERYTHING, Endpoint, Route
 from mcphost.decisions.sealing import Sealer
+from mcphost.decisions.turns import Party
 from mcphost.protocol.envelope import Inbound
 from mcphost.telemetry.metrics import NONE, Metrics
 from mcphost.workers.owners import Owner
@@ -20,13 +21,14 @@ from mcphost.workers.pool import Pool
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What every part of the broker uses: the workers, who we are to others, seals, and the numbers."""
+    """What every part of the broker uses: the workers, who we are to others, seals, the numbers, and the time of day."""
 
     pool: Pool
     info: Raw
     sealer: Sealer
     metrics: Metrics
     asking: AskingLimits
+    wall: Callable[[], float]
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +38,8 @@ class Tenant:
     name: str
     permissions: Mapping[str, Permissions]
     gate: Gate
+    items: ItemGates
+    party: Party
 
     def permissions_of(self, principal: Principal) -> Permissions:
         """What a principal of this tenant may see and use: nothing where its token is not known."""

@@ -29,12 +29,13 @@ _SALT_BYTES: Final = 9  # makes ids that no other call has; nothing secret depen
 async def carry(around: Around, call: Call) -> Finished:
     """The worker's last answer: of a modern client's call the first, of a legacy one's what is no question.
 
-    Waiting for a process counts against the call's deadline, what the client takes to answer does not. Between two
+    Waiting for a process to itself counts against the call's deadline; neither waiting for a slot of the shared one
+    does, which has a bound of its own, nor what the client takes to answer. Between two
     rounds no process is held; a server's state goes back to the process that made it.
     """
     client = call.request.client
     time = CallTime(call.seconds, around.asking.answer_seconds)
-    need, carried = call.need, call.rounds
+    need, carried = replace(call.need, queueing=time.queueing), call.rounds
     hears = Hears()
     rounds: Rounds | None = None
     with time.running():

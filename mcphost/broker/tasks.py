@@ -65,9 +65,10 @@ class Tasks:
         seconds = workers.settings.timeouts.call
         # What goes back to a task is answers to its own questions, which belong to no round of a call.
         answers = {key: params[key] for key in ("inputResponses",) if key in params}
+        need = Need(instance=place.instance, party=request.tenant.party)
         try:
             with anyio.fail_after(seconds):
-                async with workers.lease(Need(instance=place.instance)) as worker:
+                async with workers.lease(need) as worker:
                     return await send(self._around, request, worker, params, rounds=answers)
         except TimeoutError:
             raise CallTimeout(seconds) from None

@@ -31,9 +31,16 @@ class RateLimiter:
 
     def wait_for(self, now: float, cost: int = 1) -> float:
         """Take `cost` calls' worth at monotonic `now`: 0.0 if it may go on, else the seconds until one call may."""
-        due = max(self._due, now)
-        wait = due - self._tolerance - now
-        if wait > FLOAT_SLACK_SECONDS:
-            return wait
-        self._due = due + self._interval * cost
-        return 0.0
+        wait = self.wait(now)
+        if not wait:
+            self.take(now, cost)
+        return wait
+
+    def wait(self, now: float) -> float:
+        """0.0 if one call may go on at `now`, else the seconds until one may."""
+        wait = max(self._due, now) - self._tolerance - now
+        return wait if wait > FLOAT_SLACK_SECONDS else 0.0
+
+    def take(self, now: float, cost: int = 1) -> None:
+        """Count so many calls, whether they may go on or not."""
+        self._due = max(self._due, now) + self._interval * cost

@@ -1,4 +1,4 @@
-"""Who gets which process of a worker set, where calls need one to themselves: first come, first served.
+"""Who gets which process of a worker set, where calls need one to themselves: in the order they are given.
 
 A pure decision over what there is and who waits. It is made anew whenever either changes, and may say nothing.
 """
@@ -48,9 +48,9 @@ class Seating:
 
 
 def arrange(waiters: Sequence[Waiter], seats: Sequence[Seat], limit: int) -> Seating:
-    """Seat those who can be seated. `waiters` in the order they came, `seats` in the order of preference.
+    """Seat those who can be seated. `waiters` in the order of their turns, `seats` in the order of preference.
 
-    Nobody is seated before somebody who came earlier and could have had the same place. A process that is starting or
+    Nobody is seated before somebody whose turn is earlier and could have had the same place. A process that is starting or
     ending is promised to the first who can use what it becomes. When all `limit` places are taken an idle process makes
     room, the first in `seats`, and a reserved one only if there is no other.
     """

@@ -22,7 +22,7 @@ from mcphost.policy.schema import json_schema
 from mcphost.policy.secrets import Secret, SecretRef, interpolate, secret_names
 from mcphost.policy.servers import Backoff, Expectation, RestartSettings, Server, Timeouts
 from mcphost.policy.syscall_lists import SyscallList
-from mcphost.policy.tenants import Tenant, TenantLimits, Token
+from mcphost.policy.tenants import Tenant, TenantLimits, Token, ToolLimits
 from mcphost.policy.units import Rate
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "TenantLimits",
     "Timeouts",
     "Token",
+    "ToolLimits",
     "certificate_bundle",
     "find_entry",
     "interpolate",

@@ -144,18 +144,22 @@ def _pattern_faults(name: str, tenant: Tenant, declared: Declared) -> Iterator[F
     lists: list[tuple[KeyPath, tuple[str, ...]]] = [(("allow",), tenant.allow), (("deny",), tenant.deny)]
     for at, token in enumerate(tenant.tokens):
         lists += [(("tokens", at, "allow"), token.allow or ()), (("tokens", at, "deny"), token.deny)]
-    for path, patterns in lists:
-        for index, pattern in enumerate(patterns):
-            glob = server_part(pattern)
-            if pattern == "*" or any(fnmatch.fnmatchcase(server, glob) for server in declared.servers):
-                continue
-            near = nearest(glob, declared.servers)
-            yield Fault(
-                "no server has this name",
-                allowed=listing(sorted(declared.servers)),
-                suggestion=near and near + pattern.removeprefix(glob),
-                at=("tenants", name, *path, index),
-            )
+    places: list[tuple[KeyPath, str]] = [
+        ((*path, index), pattern) for path, patterns in lists for index, pattern in enumerate(patterns)
+    ]
+    places += [(("limits", "tools", pattern), pattern) for pattern in tenant.limits.tools]
+    for path, pattern in places:
+        glob = server_part(pattern)
+        if pattern == "*" or any(fnmatch.fnmatchcase(server, glob) for server in declared.servers):
+            continue
+        near = nearest(glob, declared.servers)
+        yield Fault(
+            "no server has this name",
+            allowed=listing(sorted(declared.servers)),
+            suggestion=near and near + pattern.removeprefix(glob),
+            on_key=path[0] == "limits",
+            at=("tenants", name, *path),
+        )
 
 
 def _secret_faults(name: str, tenant: Tenant, servers: Mapping[str, Server]) -> Iterator[Fault]:

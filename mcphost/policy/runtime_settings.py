@@ -26,6 +26,9 @@ class RuntimeLimits(Model):
     parked: Count = 16
     """Most calls of one token that wait, without a request of the client's, for its answers."""
 
+    queue_time: Timeout = 10.0
+    """How long a call waits for its turn at a server that is busy; it does not count against `timeouts.call`."""
+
 
 class LogSettings(Model):
     """What the runtime writes to standard error."""

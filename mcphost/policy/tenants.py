@@ -18,7 +18,7 @@ from mcphost.policy.fields import (
     VariableName,
 )
 from mcphost.policy.secrets import SecretRef, exactly_one
-from mcphost.policy.units import Rate, RateLimit
+from mcphost.policy.units import Quota, Rate, RateLimit
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 # RFC 3339, section 5.6, `date-time`; leap seconds are left out.
@@ -83,6 +83,10 @@ Pattern = Annotated[
 ]
 
 
+Weight = Annotated[int, Field(ge=1, le=1000)]
+"""A share beside others'; a thousand times another's is as good as alone."""
+
+
 class Token(Model):
     """One bearer token of a tenant. The policy knows its digest, or where the token is read from."""
 
@@ -123,6 +127,27 @@ class Token(Model):
         return self
 
 
+class ToolLimits(Model):
+    """How much a tenant can ask of what a pattern names, all of it together."""
+
+    rate: RateLimit | None = None
+    """Calls that are let through over time."""
+
+    burst: Count | None = None
+    """Calls that are let through at once after a quiet time; the number in `rate` if left out."""
+
+    concurrency: Count | None = None
+    """Calls under way at the same time."""
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if self.burst is not None and self.rate is None:
+            raise Fault("a burst is of a rate; give `rate` too", at=("burst",))
+        if self.rate is None and self.concurrency is None:
+            raise Fault("limits nothing", allowed="rate, burst, concurrency")
+        return self
+
+
 class TenantLimits(Model):
     """How much a tenant can ask for."""
 
@@ -134,6 +159,15 @@ class TenantLimits(Model):
 
     concurrency: Count = 16
     """Calls under way at the same time, over all servers."""
+
+    quota: Quota | None = None
+    """Calls that are let through on one day in UTC; null for any number."""
+
+    weight: Weight = 1
+    """Its share where tenants wait for the same server: twice the weight has twice the turns."""
+
+    tools: Mapping[Pattern, ToolLimits] = Field(default_factory=dict)
+    """Further limits on what `server/name` patterns name."""
 
 
 class Tenant(Model):

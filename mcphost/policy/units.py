@@ -203,3 +203,19 @@ RateLimit = Annotated[
     _schema(_RATE_PATTERN, "string"),
 ]
 """Permits for each period."""
+
+
+def _daily(rate: Rate) -> Rate:
+    if rate.period != _PERIODS["day"]:
+        raise Fault("a quota is for one day", allowed="calls per day, such as 50000/day")
+    return rate
+
+
+Quota = Annotated[
+    Rate,
+    _reads(parse_rate),
+    AfterValidator(_daily),
+    PlainSerializer(format_rate, when_used="json"),
+    _schema(re.compile(r"([1-9][0-9]{0,8})/day"), "string"),
+]
+"""Permits for each day."""

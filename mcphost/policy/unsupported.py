@@ -25,9 +25,6 @@ LATER: tuple[Later, ...] = (
     Later(("mcpServers", "*", "replicas")),
     Later(("mcpServers", "*", "idle")),
     Later(("mcpServers", "*", "retry")),
-    Later(("tenants", "*", "limits", "weight")),
-    Later(("tenants", "*", "limits", "quota")),
-    Later(("tenants", "*", "limits", "tools")),
 )
 
 

@@ -99,16 +99,21 @@ class LegacyFace:
         if inbound.message.kind == "request":
             await self._call(visit, session, inbound)
             return
+        if not self._taken(session.attached, inbound):
+            self._broker.charge(visit.caller)
+        await send_empty(visit.send, 202)
+
+    def _taken(self, channel: Channel, inbound: Inbound) -> bool:
+        """Act on a notification or an answer. Whether it ended something that was open, which costs nothing."""
         if inbound.method == "notifications/cancelled":
             # An unknown id is ignored, as the specification asks.
-            cancel = session.attached.calls.get(bytes(inbound.params.get("requestId", b"")))
+            cancel = channel.calls.get(bytes(inbound.params.get("requestId", b"")))
             if cancel is not None:
                 cancel()
-        elif inbound.message.kind != "notification":
-            session.attached.questions.answer(inbound.message)
+            return cancel is not None
         # Other notifications mean nothing here. That roots changed is told to no server, for none was told that it
         # would be: whenever one wants to know them, it asks.
-        await send_empty(visit.send, 202)
+        return inbound.message.kind != "notification" and channel.questions.answer(inbound.message)
 
     async def _initialize(self, visit: Visit, inbound: Inbound) -> None:
         principal = visit.caller.principal
@@ -176,6 +181,7 @@ class LegacyFace:
         channel, mail = session.attached, session.attached.mail
         if mail.is_read:
             raise BadHttp(409, "this session has its stream of messages already")
+        self._broker.charge(visit.caller)
         self._broker.begin_session(visit.caller, channel.client())
         mail.is_read = True
         try:

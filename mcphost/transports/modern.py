@@ -28,6 +28,7 @@ class ModernFace:
         receive, send = ends
         if inbound.message.kind == "notification":
             # None is defined for this binding; ids are the client's own, so none may cancel by one.
+            self._broker.charge(caller)
             await send_empty(send, 202)
             return
         lossless = inbound.method in LASTING

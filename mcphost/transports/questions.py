@@ -62,11 +62,12 @@ class Questions:
     def __len__(self) -> int:
         return len(self._open)
 
-    def answer(self, message: Message) -> None:
-        """Take a posted answer. One to no open question is dropped: it may be late, or made up."""
+    def answer(self, message: Message) -> bool:
+        """Take a posted answer; whether it was one to an open question. Any other is dropped: it may be late, or made up."""
         question = self._open.get(message.id)
         if question is not None:
             question.end(message)
+        return question is not None
 
     @contextmanager
     def opened(self) -> Iterator[Question]:

@@ -1,4 +1,4 @@
-"""Calls that need a process to themselves, and the processes of a worker set that they get: first come, first served.
+"""Calls that need a process to themselves, and the processes of a worker set that they get: in turn among tenants.
 
 Each process has a task of the worker set's own group from its start to its end, so a call that is given up while it
 waits leaves nothing behind. What a call leaves in its process is looked at before the next one gets it (`seats`).
@@ -16,6 +16,7 @@ import anyio.abc
 
 from mcphost.decisions import seating
 from mcphost.decisions.restart import Again, GiveUp, RestartBudget
+from mcphost.decisions.turns import COME_AGAIN_SECONDS, Turns
 from mcphost.errors import CallFailure, McpHostError, Overloaded, StartFailed, WorkerGone, WorkerUnavailable
 from mcphost.telemetry.logs import logger
 from mcphost.workers.ending import End
@@ -24,7 +25,9 @@ from mcphost.workers.seats import SETTLE_SECONDS, Seat
 from mcphost.workers.starting import PATIENCE_SECONDS, Origin
 from mcphost.workers.worker import Worker
 
-MAX_WAITING: Final = 256  # calls that wait for a process to themselves; past that they are refused
+MAX_WAITING: Final = (
+    256  # calls of one tenant that wait for a process to themselves; past that they are refused
+)
 
 MAIN: Final = 0  # the name of the seat that is the worker set's main process
 ALONE: Final = "alone"  # the kind of processes that others may use, too, as long as they do not need it alone
@@ -39,7 +42,8 @@ class Leases:
         self._main = main
         self._main_is_held = False
         self._seats: dict[int, Seat] = {}
-        self._waiters: list[_Waiter] = []
+        self._waiters: list[_Waiter] = []  # in the order they came
+        self._turns = Turns()
         self._names = count(MAIN + 1)
         self._budget = RestartBudget(origin.settings.restart)
         self._resume_at = 0.0
@@ -105,8 +109,10 @@ class Leases:
             WorkerGone: the one that is asked for is no more.
             Overloaded: too many wait already.
         """
-        if len(self._waiters) >= MAX_WAITING:
-            raise Overloaded(f"{len(self._waiters)} calls wait for a process of this server", retry_after=1.0)
+        same = sum(each.need.party.tenant == need.party.tenant for each in self._waiters)
+        if same >= MAX_WAITING:
+            message = f"{same} calls wait for a process of this server"
+            raise Overloaded(message, retry_after=COME_AGAIN_SECONDS)
         waiter = _Waiter(kind, terms, need, once)
         self._waiters.append(waiter)
         try:
@@ -155,7 +161,8 @@ class Leases:
     def arrange(self) -> None:
         """Seat those who can be seated, start and end what is to be; to be called whenever something changed."""
         self._admit_bound()
-        waiters = list(self._waiters)
+        turns = self._turns.order([each.need.party for each in self._waiters])
+        waiters = [self._waiters[place] for place in turns]
         seats = [self._view_of_main(), *(seat.view() for seat in self._seats.values())]
         limit = self._origin.settings.leases if self._tasks is not None else 0
         plan = seating.arrange([self._wish(each) for each in waiters], seats, limit)
@@ -203,6 +210,7 @@ class Leases:
         return seating.Waiter(waiter.kind, names[0] if names else -1)
 
     def _give(self, waiter: "_Waiter", name: int) -> None:
+        self._turns.served(waiter.need.party)
         if name == MAIN:
             self._main_is_held = waiter.has_main = True
             self._answer(waiter, self._main())

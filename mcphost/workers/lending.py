@@ -33,11 +33,16 @@ class Lending:
         self._client_info = client_info
         self._leases = leases
         self._ready = ready
-        self._slots = Slots(settings.concurrency)
+        self._slots = Slots(settings.concurrency, settings.queue_seconds)
         self.presence = Presence()
 
     def __repr__(self) -> str:
         return f"<Lending {self._slots!r}, {self._leases!r}>"
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a slot of the main process."""
+        return self._slots.waiting
 
     @property
     def terms(self) -> Terms:
@@ -91,7 +96,7 @@ class Lending:
 
     @asynccontextmanager
     async def _together(self, need: Need) -> AsyncIterator[Worker]:
-        async with self._slots.take():
+        async with self._slots.take(need):
             worker = await self._ready()
             if need.instance and need.instance != worker.instance:
                 raise WorkerGone

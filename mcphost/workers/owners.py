@@ -1,10 +1,13 @@
 """For whom a worker works: what decides which worker set a call goes to, and which process of it."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Final
 
 from msgspec import Raw
 
+from mcphost.decisions.turns import Party
 from mcphost.protocol.asking import NOTHING, Declared
 from mcphost.protocol.handshake import EraChoice
 
@@ -12,6 +15,8 @@ from mcphost.protocol.handshake import EraChoice
 EVERYTHING: Final = Declared(
     (("elicitation", ("form", "url")), ("sampling", ("context", "tools")), ("roots", ()))
 )
+
+ANYBODY: Final = Party()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +41,16 @@ class Need:
     `declared` is what the client behind it can be asked; `logs` that it wants the log messages of its own work;
     `instance` names the process that something it brings along was minted by, empty for any. `chain` says that it is a
     call that may go through several rounds or have effects (tools/call, prompts/get, resources/read), so that with
-    `scope: call` it has a process of its own.
+    `scope: call` it has a process of its own. `party` is whose turn it takes among those who use the server, and
+    `queueing` what is entered for as long as it waits for its turn, if it has to.
     """
 
     declared: Declared = NOTHING
     logs: bool = False
     instance: str = ""
     chain: bool = False
+    party: Party = ANYBODY
+    queueing: Callable[[], AbstractContextManager[None]] = field(default=nullcontext, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

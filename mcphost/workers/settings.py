@@ -73,6 +73,7 @@ class ServerSettings:
     # process then, which is told of everything that a client can be asked, and what names no call is mostly nobody's.
     leases: int = 4
     idle: Idle = field(default_factory=Idle)
+    queue_seconds: float = 10.0  # how long a call waits for a slot of the main process
 
     def tenant_of(self, tenant: str) -> str:
         """Whose worker a tenant's call goes to."""

@@ -1,4 +1,4 @@
-"""How many calls one worker may have under way; the others wait in the order in which they came."""
+"""How many calls one worker may have under way; the others wait for their turns, fairly among tenants."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -6,39 +6,59 @@ from typing import Final
 
 import anyio
 
+from mcphost.decisions.turns import COME_AGAIN_SECONDS, FairSlots, Ticket
 from mcphost.errors import Overloaded
+from mcphost.workers.owners import Need
 
-MAX_WAITING: Final = 1024  # calls that wait for a slot of one worker; past that they are refused
+MAX_WAITING: Final = (
+    1024  # calls of one tenant that wait for a slot of one worker; past that they are refused
+)
 
 
 class Slots:
     """The places of one worker."""
 
-    def __init__(self, limit: int) -> None:
-        self._places = anyio.Semaphore(limit)
-        self._waiting = 0
+    def __init__(self, limit: int, seconds: float) -> None:
+        """Nobody waits for longer than `seconds`."""
+        self._slots = FairSlots(limit, MAX_WAITING)
+        self._seconds = seconds
+        self._called: dict[Ticket, anyio.Event] = {}
 
     def __repr__(self) -> str:
-        return f"<Slots {self._places.value} free, {self._waiting} waiting>"
+        return f"<Slots {self._slots.free} free, {self.waiting} waiting>"
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a place."""
+        return self._slots.waiting
 
     @asynccontextmanager
-    async def take(self) -> AsyncIterator[None]:
-        """A place for as long as the block lasts.
+    async def take(self, need: Need) -> AsyncIterator[None]:
+        """A place for as long as the block lasts, when it is the turn of the need's party.
 
         Raises:
-            Overloaded: too many wait already.
+            Overloaded: too many wait already, or this one has waited too long.
         """
-        if self._waiting >= MAX_WAITING:
-            raise Overloaded(f"{self._waiting} calls wait for this server", retry_after=1.0)
-        self._waiting += 1
+        ticket = self._slots.join(need.party)
         try:
-            await self._places.acquire()
-        finally:
-            self._waiting -= 1
-        try:
+            if not ticket.served:
+                await self._wait(ticket, need)
             yield
         finally:
-            self._places.release()
+            following = self._slots.leave(ticket)
+            if following is not None:
+                self._called.pop(following).set()
+
+    async def _wait(self, ticket: Ticket, need: Need) -> None:
+        called = self._called[ticket] = anyio.Event()
+        try:
+            with need.queueing(), anyio.move_on_after(self._seconds):
+                await called.wait()
+        finally:
+            self._called.pop(ticket, None)
+        if not ticket.served:
+            message = f"the server was busy for {self._seconds:g} s; the call was not delivered"
+            raise Overloaded(message, retry_after=COME_AGAIN_SECONDS)
 
 
 class Presence:

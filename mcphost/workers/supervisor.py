@@ -161,6 +161,11 @@ class WorkerSet:
         """
         return self._lending.share(need)
 
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for their turns at the main worker."""
+        return self._lending.waiting
+
     def hold(self) -> AbstractContextManager[None]:
         """Be one of those for whom the workers of a session are kept, as who has a lease is."""
         return self._lending.presence.hold()

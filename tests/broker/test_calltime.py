@@ -59,6 +59,26 @@ async def test_all_that_a_client_takes_is_counted_together_unless_it_came_back()
         assert time._answer_left == 60.0
 
 
+async def test_no_time_counts_while_a_call_waits_for_its_turn() -> None:
+    time = CallTime(2 * SOON, NEVER)
+    with time.running():
+        with time.queueing():
+            await anyio.sleep(4 * SOON)
+        assert time._left <= 2 * SOON
+
+
+async def test_after_its_turn_has_come_a_call_has_no_more_time_than_it_had() -> None:
+    time = CallTime(SOON, NEVER)
+
+    async def take_a_turn() -> None:
+        with time.queueing():
+            await anyio.sleep(2 * SOON)
+        await anyio.sleep_forever()
+
+    with pytest.raises(CallTimeout), time.running():
+        await take_a_turn()
+
+
 async def test_a_call_that_is_stopped_ends_with_the_first_reason_given() -> None:
     time = CallTime(NEVER, NEVER)
 

@@ -98,7 +98,9 @@ async def test_an_answer_counts_only_in_the_session_that_was_asked_and_only_once
             await respond(client, question["id"], result={"from": "its own"})
             await respond(client, question["id"], result={"from": "its own, late"})
             assert (await anext(stream))["result"]["body"] == {"from": "its own"}
+        charged = fronted.broker.charged
         await respond(client, question["id"], result={"from": "its own, very late"})
+        assert fronted.broker.charged == charged + 1  # it answers nothing, so it costs its tenant
 
 
 async def test_a_question_that_is_given_up_is_taken_back_before_the_answer() -> None:

@@ -53,6 +53,8 @@ def test_a_server_and_a_tenant_have_safe_defaults() -> None:
     assert (server.restart.policy, server.restart.max, server.restart.window) == ("on-failure", 5, 300.0)
     assert (tenant.allow, tenant.tokens) == ((), ())
     assert tenant.limits.rate == Rate(600, 60.0)
+    assert (tenant.limits.weight, tenant.limits.quota, tenant.limits.tools) == (1, None, {})
+    assert policy.runtime.limits.queue_time == 10.0
 
 
 @pytest.mark.parametrize(

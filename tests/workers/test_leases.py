@@ -1,6 +1,7 @@
-"""Calls that have a process to themselves: one each, first come, first served, and nothing of one reaches the next."""
+"""Calls that have a process to themselves: one each, in turn, and nothing of one reaches the next."""
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -9,6 +10,7 @@ import pytest
 
 from harness import fixture_server, make_policy, until
 from leasing import ASKED, FORMS, ROOTS, Ear, Holder, sets_of, use, words
+from mcphost.decisions.turns import Party
 from mcphost.errors import StartFailed, WorkerDied, WorkerGone, WorkerUnavailable
 from mcphost.workers.owners import Need
 from mcphost.workers.settings import Idle
@@ -48,6 +50,28 @@ async def test_calls_whose_client_can_be_asked_have_a_process_each_and_the_next_
         assert (await fourth.has_it()).pid == one.pid
         for each in (third, fourth):
             await each.let_go()
+
+
+async def test_tenants_take_turns_at_the_processes_of_a_shared_server() -> None:
+    policy = make_policy({"fix": fixture_server("--era", "legacy", scope="shared", leases=1)})
+    async with sets_of(policy) as (_, workers), anyio.create_task_group() as tasks:
+        greedy, patient = replace(ASKED, party=Party("greedy")), replace(ASKED, party=Party("patient"))
+        first = Holder(tasks, workers, greedy)
+        await first.has_it()
+        waiting = []
+        for need in (greedy, greedy, greedy, patient):
+            waiting.append(Holder(tasks, workers, need))
+            await anyio.wait_all_tasks_blocked()
+        order = []
+        holder = first
+        while waiting:
+            await holder.let_go()
+            await until(lambda: any(each.got.is_set() for each in waiting), "the next has it")
+            holder = next(each for each in waiting if each.got.is_set())
+            order.append(waiting.index(holder))
+            waiting.remove(holder)
+        await holder.let_go()
+        assert order == [3, 0, 0, 0]
 
 
 async def test_a_process_serves_again_who_can_be_asked_the_same_and_makes_room_for_others() -> None:
