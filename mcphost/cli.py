@@ -55,7 +55,7 @@ def check(policy: str) -> None:
     import os  # noqa: PLC0415
 
     from mcphost.policy import load  # noqa: PLC0415
-    from mcphost.runtime import make_plan, refuse_unbounded, refuse_unenforceable, size_limits  # noqa: PLC0415
+    from mcphost.preflight import make_plan, refuse_unbounded, refuse_unenforceable, size_limits  # noqa: PLC0415
     from sandbox import probe  # noqa: PLC0415
 
     try:

@@ -10,7 +10,7 @@ from typing import Final
 from mcphost.decisions.wants import Answer, Want, answered, wants_of
 from mcphost.plan import Plan, ServerPlan, sized_places
 from mcphost.policy import DEFAULT_REQUIRE, load
-from mcphost.runtime import make_plan, volume_directory
+from mcphost.preflight import make_plan, volume_directory
 from sandbox import Diagnosis, Finding, diagnose, shown
 
 # Raised only when a key changes its meaning or goes away; new keys may come at any time.

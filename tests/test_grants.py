@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mcphost.errors import PolicyInvalid
 from mcphost.grants import by_token, explain, refuse_failing_tests, whole
 from mcphost.policy import Fault, Policy, loads
-from mcphost.runtime import make_plan
+from mcphost.preflight import make_plan
 
 HEAD = """\
 version: 1

@@ -31,7 +31,8 @@ from harness import (
 from listeners import hear
 from mcphost.errors import PolicyInvalid
 from mcphost.policy import loads
-from mcphost.runtime import Runtime, make_plan
+from mcphost.preflight import make_plan
+from mcphost.runtime import Runtime
 from mcphost.transports.listener import Listener, bind
 
 pytestmark = pytest.mark.kernel

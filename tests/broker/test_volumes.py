@@ -9,7 +9,7 @@ import yaml
 from harness import fixture_server, make_policy, serving, tenant_entry
 from mcphost.errors import PolicyInvalid, StartRefused
 from mcphost.policy import loads
-from mcphost.runtime import make_plan, refuse_unbounded
+from mcphost.preflight import make_plan, refuse_unbounded
 from sandbox import LayerStatus, probe_sizes
 
 pytestmark = pytest.mark.kernel

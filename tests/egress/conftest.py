@@ -16,7 +16,7 @@ from egress.lab import Lab, open_lab
 from harness import until
 from mcphost.plan import ServerPlan
 from mcphost.policy import loads
-from mcphost.runtime import make_plan
+from mcphost.preflight import make_plan
 from mcphost.telemetry.metrics import Metrics
 from mcphost.workers.dialing import Dialer, Resolve
 from mcphost.workers.egress import Bounds, EgressProxy

@@ -17,7 +17,7 @@ from egress.lab import Lab
 from harness import MODERN_META, tenant_entry, token_of
 from mcphost.errors import StartRefused
 from mcphost.policy import loads
-from mcphost.runtime import refuse_unenforceable
+from mcphost.preflight import refuse_unenforceable
 from ports import free_ports
 from sandbox import LAYERS, Features, LayerStatus
 
