@@ -8,6 +8,7 @@ from behaviours.manifest import HERE, PAGE, TESTS, behaviours, faults, names_in,
 FOLDERS = ("broker", "protocol", "fronts", "conformance")
 # What stands there and is about something else.
 ELSEWHERE = {
+    "broker/test_audit.py": "the record of calls",
     "broker/test_denials.py": "system calls",
     "broker/test_embedding.py": "programs that embed the runtime",
     "broker/test_exits.py": "how workers end",
