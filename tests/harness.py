@@ -211,7 +211,7 @@ def make_policy(
 @asynccontextmanager
 async def serving(policy: dict[str, Any]) -> AsyncIterator[Served]:
     """The runtime for a policy, listening on a free port of loopback."""
-    async with Runtime(loads(yaml.safe_dump(policy), file="test.yaml")) as runtime:
+    async with Runtime(loads(yaml.safe_dump(policy, width=1000), file="test.yaml")) as runtime:
         bound = bind("127.0.0.1", 0)
         listener = Listener(runtime.asgi, bound, drain_seconds=1)
         async with anyio.create_task_group() as tasks:

@@ -159,7 +159,7 @@ class Product:
         listen, admin = free_ports(2)
         file = folder / "policy.yaml"
         runtime = {"listen": f"127.0.0.1:{listen}", "admin": f"127.0.0.1:{admin}"}
-        file.write_text(yaml.safe_dump({**policy, "runtime": runtime}))
+        file.write_text(yaml.safe_dump({**policy, "runtime": runtime}, width=1000))
         self.log = folder / "log.txt"
         with self.log.open("a") as stderr:
             self.process = subprocess.Popen(

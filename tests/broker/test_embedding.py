@@ -21,7 +21,7 @@ pytestmark = pytest.mark.kernel
 
 def policy_of(**tenant: object) -> Policy:
     policy = make_policy({"fix": fixture_server()}, {"acme": tenant_entry("acme", **tenant)})
-    return loads(yaml.safe_dump(policy), file="embedded.yaml")
+    return loads(yaml.safe_dump(policy, width=1000), file="embedded.yaml")
 
 
 async def test_a_tool_is_called_for_a_tenant_without_any_transport() -> None:

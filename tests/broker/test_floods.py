@@ -35,7 +35,7 @@ FLOODS = {
     ),
     "questions": (
         'while True: say({"jsonrpc": "2.0", "id": "q" * 1000, "method": "roots/list"})',
-        "messages that no call asked for",
+        "requests of its own",
     ),
 }
 

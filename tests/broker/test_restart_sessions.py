@@ -50,7 +50,7 @@ def moved(client: LegacyClient, served: Served, tenant: str = "acme") -> LegacyC
 
 
 def planned(policy: dict[str, Any]) -> None:
-    make_plan(loads(yaml.safe_dump(policy), file="test.yaml"), dict(os.environ))
+    make_plan(loads(yaml.safe_dump(policy, width=1000), file="test.yaml"), dict(os.environ))
 
 
 async def test_a_session_goes_on_when_its_worker_is_killed(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ async def run(
     task_status: TaskStatus[None],
 ) -> None:
     """The runtime on a port of the test's choice, stopped as `mcphost run` stops."""
-    async with Runtime(loads(yaml.safe_dump(policy), file="test.yaml")) as runtime:
+    async with Runtime(loads(yaml.safe_dump(policy, width=1000), file="test.yaml")) as runtime:
         listener = Listener(runtime.asgi, bind("127.0.0.1", port), drain_seconds=1000)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(listener.serve)

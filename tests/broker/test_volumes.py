@@ -94,7 +94,7 @@ async def test_what_was_kept_in_one_form_is_not_left_aside_for_the_other(tmp_pat
 
 
 def planned(policy: dict):
-    return make_plan(loads(yaml.safe_dump(policy), file="test.yaml"), os.environ)
+    return make_plan(loads(yaml.safe_dump(policy, width=1000), file="test.yaml"), os.environ)
 
 
 def test_a_source_that_is_not_there_is_an_error_at_its_place(tmp_path: Path) -> None:

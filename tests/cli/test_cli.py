@@ -36,7 +36,7 @@ def write_policy(path: Path, **changes: object) -> tuple[Path, int]:
     policy = make_policy({"fix": fixture_server(scope="shared")}, runtime=runtime)
     policy["tenants"]["acme"]["tokens"] = [{"id": "made", "generate": True}]
     file = path / "policy.yaml"
-    file.write_text(yaml.safe_dump({**policy, **changes}))
+    file.write_text(yaml.safe_dump({**policy, **changes}, width=1000))
     return file, port
 
 
@@ -240,7 +240,7 @@ def test_a_call_under_way_is_finished_before_the_runtime_stops(tmp_path: Path) -
     file, port = write_policy(tmp_path)
     policy = yaml.safe_load(file.read_text())
     policy["tenants"]["acme"]["tokens"] = [{"id": "t", "sha256": hashlib.sha256(b"secret").hexdigest()}]
-    file.write_text(yaml.safe_dump(policy))
+    file.write_text(yaml.safe_dump(policy, width=1000))
     process = subprocess.Popen([sys.executable, "-m", "mcphost", "run", str(file)], stderr=subprocess.DEVNULL)
     try:
         admin = policy["runtime"]["admin"]

@@ -27,7 +27,9 @@ def doctor(*arguments: str, around: tuple[str, ...] | list[str] = ()) -> subproc
 
 def write_policy(folder: Path, **changes: object) -> str:
     file = folder / "policy.yaml"
-    file.write_text(yaml.safe_dump(make_policy({"fix": fixture_server(scope="shared")}, **changes)))
+    file.write_text(
+        yaml.safe_dump(make_policy({"fix": fixture_server(scope="shared")}, **changes), width=1000)
+    )
     return str(file)
 
 

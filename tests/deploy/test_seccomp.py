@@ -127,7 +127,7 @@ def test_a_traced_runtime_makes_no_call_that_the_filter_refuses(tmp_path):
         {"fix": fixture_server(scope="shared", start="eager")},
         runtime={"listen": "127.0.0.1:0", "admin": None},
     )
-    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy))
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy, width=1000))
     trace = tmp_path / "trace"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "notify"))

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from control_groups import groups_named
 from harness import make_policy
 from sandbox import LAYERS
 from sandbox.layers import CGROUP_LAYERS, NAMESPACE_LAYERS
@@ -113,7 +114,7 @@ def _boot(folder: Path, group: str) -> "subprocess.Popen[bytes]":
     servers = {"clock": {"command": "mcphost-server-clock", "scope": "shared", "start": "eager"}}
     runtime = {"listen": "127.0.0.1:8080", "admin": "127.0.0.1:9090", "stateDir": "/var/lib/mcphost"}
     policy = make_policy(servers, runtime=runtime, require=list(LAYERS))
-    (units / "policy.yaml").write_text(yaml.safe_dump(policy))
+    (units / "policy.yaml").write_text(yaml.safe_dump(policy, width=1000))
     (units / "mcphost.service").write_text(unit_text(f"StandardError=file:{folder}/log"))
     for directive in COSTS:
         (units / f"{directive}.service").write_text(trial_text(directive, folder / f"{directive}.json"))
@@ -133,7 +134,7 @@ def _first_of(process: "subprocess.Popen[bytes]") -> int:
 
 
 def _remove_groups(group: str) -> None:
-    for place in Path("/sys/fs/cgroup").rglob(group):
+    for place in groups_named(group):
         for folder in sorted(place.rglob("*/"), key=lambda path: -len(path.parts)):
             with suppress(OSError):
                 folder.rmdir()

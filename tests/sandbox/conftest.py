@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import pytest
 
+from control_groups import groups_named
 from forked import CODE, SERVER, Asked
 from sandbox import (
     Exited,
@@ -182,7 +183,7 @@ def ask(talk) -> Callable[..., Asked]:
 
 def groups() -> list[str]:
     """The control groups of every spawner now."""
-    return [str(path) for path in Path("/sys/fs/cgroup").glob("**/sandbox.*") if path.is_dir()]
+    return [str(place) for place in groups_named("sandbox.*")]
 
 
 @pytest.fixture

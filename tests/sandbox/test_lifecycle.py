@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import sandbox
+from control_groups import groups_named
 from sandbox import (
     Exited,
     SandboxSetupFailed,
@@ -72,7 +73,7 @@ def leftovers(spawner: Spawner) -> list[str]:
 def groups(pattern: str) -> list[str]:
     while True:
         with contextlib.suppress(FileNotFoundError):  # one went while it was looked for
-            return [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{pattern}")]
+            return [str(place) for place in groups_named(pattern)]
 
 
 def test_the_exit_code_is_passed_on(shell):

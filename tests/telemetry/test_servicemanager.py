@@ -92,7 +92,7 @@ def test_a_keep_alive_is_due_twice_within_the_managers_patience(manager_socket, 
 def test_the_runtime_says_when_it_serves_that_it_lives_and_when_it_stops(manager_socket, tmp_path):
     address, listening = manager_socket
     policy = make_policy({"fix": fixture_server()}, runtime={"listen": "127.0.0.1:0", "admin": None})
-    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy))
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy, width=1000))
     process = subprocess.Popen(
         [sys.executable, "-m", "mcphost", "run", str(tmp_path / "policy.yaml")],
         stdout=subprocess.DEVNULL,
