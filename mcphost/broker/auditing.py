@@ -40,7 +40,7 @@ class Kept:
 
 
 def plain_name(name: str) -> str:
-    """A name without what is written now so, now so."""
+    """A name in one spelling: case, dashes and underscores make no difference."""
     return name.casefold().replace("-", "").replace("_", "")
 
 

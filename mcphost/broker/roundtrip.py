@@ -19,19 +19,16 @@ from mcphost.workers.worker import Worker
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A worker's answer: which eras it crossed, what the server is, and the process that gave it."""
+    """A worker's answer: which eras it crossed, what the server is, and the process that gave it.
+
+    `asks_for_input` has the members of a result that asks the client something first; None for every other answer.
+    """
 
     eras: Eras
     message: Message
     facts: ServerFacts
     instance: str
-
-    @property
-    def asks_for_input(self) -> Fields | None:
-        """The members of a result that asks the client something first; None for every other answer."""
-        if self.message.kind == "error":
-            return None
-        return bridge.asks_for_input(self.message.body, self.eras)
+    asks_for_input: Fields | None
 
     def result(self, *, uri: Raw | None = None) -> Raw:
         """The raw result, an object. `uri` is the resource that was asked for.
@@ -77,9 +74,10 @@ async def send(
         ),
         hearer,
     )
-    finished = Finished(eras, message, worker.facts, worker.instance)
+    asks = None if message.kind == "error" else bridge.asks_for_input(message.body, eras)
+    finished = Finished(eras, message, worker.facts, worker.instance, asks)
     # Its state, or its task, is this process's: with `scope: call` it is kept until the client comes back.
-    worker.awaited = STATE in (finished.asks_for_input or {}) or _tells_of_task(request, finished)
+    worker.awaited = STATE in (asks or {}) or _tells_of_task(request, finished)
     return finished
 
 

@@ -132,7 +132,10 @@ def asks_for_input(result: Raw, eras: Eras) -> Fields | None:
     Raises:
         UpstreamProtocolError: the result is malformed.
     """
-    if eras.worker == "legacy" or inputs.KIND.encode() not in bytes(result):
+    if eras.worker == "legacy":
+        return None
+    data = bytes(result)
+    if inputs.KIND.encode() not in data and b"\\u00" not in data:
         return None  # seen without reading it: results can be long, and nearly all are complete
     try:
         members = jsonrpc.fields(result, "result")

@@ -252,6 +252,11 @@ def test_what_asks_for_input_is_never_to_be_kept(method: str) -> None:
     assert written.keys() == {"requestState", "resultType", "_meta"}
 
 
+def test_a_result_that_asks_in_escaped_letters_asks_all_the_same() -> None:
+    asks = Raw(b'{"resultType":"input\\u005frequired","requestState":"s"}')
+    assert bridge.asks_for_input(asks, Eras("modern", "modern")) is not None
+
+
 def test_a_result_that_asks_for_input_is_told_from_one_that_only_mentions_it() -> None:
     modern = Eras("modern", "modern")
     asks = Raw(b'{"resultType":"input_required","requestState":"s"}')
